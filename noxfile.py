@@ -1,0 +1,162 @@
+"""What CI and contributors run: `nox` for lint, typing and tests, `nox -l` for the finer sessions.
+
+Every session tests the built wheel in its own virtual environment. Arguments after `--` go to
+pytest: `nox -s unit -- -k joins`. Another Python: `nox -s tests --force-python 3.13`.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+# One process per core: tests wait for servers now and then, but the servers want a share too.
+WORKERS = ["-n", str(max(2, min(8, os.cpu_count() or 2))), "--dist", "worksteal"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and import contracts."""
+    install(session, groups=("lint",))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with mypy --strict and pyright, over src and tests/typing."""
+    install(session, extras="all", groups=("typing",))
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", python_of(session))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests, real servers included."""
+    install_servers(session)
+    install(session, extras="all", groups=("tests",))
+    session.run("pytest", *WORKERS, *session.posargs)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Run the tests that need no server and take seconds."""
+    install(session, extras="all")
+    session.run("pytest", "tests/unit", *session.posargs)
+
+
+@nox.session
+def contract(session: nox.Session) -> None:
+    """Run the contract suite on every adapter."""
+    install_servers(session)
+    install(session, extras="all")
+    session.run("pytest", "tests/contract", *WORKERS, *session.posargs)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Run whole flows on real servers, with real processes that are really killed."""
+    install_servers(session)
+    install(session, extras="all")
+    session.run("pytest", "tests/integration", *WORKERS, *session.posargs)
+
+
+@nox.session
+def bare(session: nox.Session) -> None:
+    """Import the wheel without extras: no driver is loaded, and what is missing is said."""
+    install(session)
+    session.run("python", "-I", str(Path("tools/bare.py").resolve()))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which branches all tests reach."""
+    install_servers(session)
+    install(session, extras="all", groups=("tests", "coverage"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *WORKERS, *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+def install(session: nox.Session, *, extras: str = "", groups: tuple[str, ...] = ()) -> None:
+    """Build and install the wheel with *extras*, together with the dependency *groups*."""
+    further = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
+    session.install("-q", f".[{extras}]" if extras else ".", *further)
+
+
+def python_of(session: nox.Session) -> str:
+    """Return the path of the session's interpreter."""
+    return str(Path(session.bin) / "python")
+
+
+# --- servers ----------------------------------------------------------------------------------
+
+# program -> the Debian package that brings it
+SERVERS = {"redis-server": "redis-server", "rabbitmq-server": "rabbitmq-server"}
+
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def install_servers(session: nox.Session) -> None:
+    """Install the servers that the tests start, where we may; else say what to install.
+
+    Only programs are wanted. The tests run private instances, so no system-wide one is started or
+    changed; one that a fresh package would start at the next boot is disabled.
+    """
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin"])
+    packages = [package for name, package in SERVERS.items() if not shutil.which(name, path=path)]
+    if not packages:
+        return
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid() != 0 or os.environ.get("PWF_NO_APT"):
+        session.warn(
+            f"Real servers are missing; tests that need them skip (in CI: fail). "
+            f"Install them with: sudo apt-get install --no-install-recommends {' '.join(packages)}"
+        )
+        return
+    quietly = {"DEBIAN_FRONTEND": "noninteractive"}
+    options = ("-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0")
+    with services_kept_down():
+        session.run(apt, *options, "update", env=quietly, external=True)
+        session.run(
+            *(apt, *options, "install", "--yes", "--no-install-recommends", *packages),
+            env=quietly,
+            external=True,
+        )
+    if systemctl := shutil.which("systemctl"):
+        session.run(systemctl, "disable", "--quiet", *packages, external=True, success_codes=[0, 1])
+
+
+@contextmanager
+def services_kept_down() -> Iterator[None]:
+    """Keep packages from starting what they install, as `policy-rc.d` lets an administrator do.
+
+    Denies only while this very process lives, should we die before we can remove the file. A policy
+    that is already there is the administrator's, and stays.
+    """
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text(
+        "#!/bin/sh\n"
+        "# Left by a run of pwf's noxfile that was killed; does nothing any more, safe to delete.\n"
+        f"[ -d /proc/{os.getpid()} ] && exit 101\n"
+        "exit 0\n"
+    )
+    POLICY.chmod(POLICY.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    try:
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)

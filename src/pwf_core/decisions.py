@@ -1,0 +1,77 @@
+"""What a handler decided, in the form that the store commits: every id derived, every value bytes.
+
+`Decision` is what the directives of one attempt come to. It is a pure function of the call's id and
+the directives, so a crash and a re-run that returns the same decides the same.
+
+These are msgspec structs and not attrs classes: several are made per message.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from pwf_core.ids import CallId
+
+__all__ = ["Decision", "NewCall", "NewGather", "NewJoin"]
+
+
+class NewCall(Struct, frozen=True):
+    """A call to be made.
+
+    Attributes:
+        call_id: Its derived id.
+        address: The task to run.
+        body: Its encoded arguments.
+        delay_ms: Wait this long after the commit; 0 for none.
+        due_ms: Wait until then, in milliseconds since the epoch by the store's clock; 0 for none.
+    """
+
+    call_id: CallId
+    address: str
+    body: bytes
+    delay_ms: int = 0
+    due_ms: int = 0
+
+
+class NewJoin(Struct, frozen=True):
+    """A join to be registered; it is known by the id of the call that it will make.
+
+    Attributes:
+        then: The call to make once all events have happened.
+        events: Distinct event names, in the order given; at least one.
+        external: Those of them that come from outside the run.
+    """
+
+    then: NewCall
+    events: tuple[str, ...]
+    external: tuple[str, ...] = ()
+
+
+class NewGather(Struct, frozen=True):
+    """A scope to be opened; it is known by the id of the call that it will make.
+
+    Attributes:
+        then: The call to make once every member and all their descendants are done.
+        members: The calls of the scope, in order.
+    """
+
+    then: NewCall
+    members: tuple[NewCall, ...]
+
+
+class Decision(Struct, frozen=True):
+    """All the directives of one attempt.
+
+    Attributes:
+        calls: Calls that belong to the scope of the deciding call.
+        emits: (event, payload) pairs.
+        joins: Joins to register.
+        gathers: Scopes to open inside the scope of the deciding call.
+        result: The value of the innermost member, if the handler gave one.
+    """
+
+    calls: tuple[NewCall, ...] = ()
+    emits: tuple[tuple[str, bytes], ...] = ()
+    joins: tuple[NewJoin, ...] = ()
+    gathers: tuple[NewGather, ...] = ()
+    result: bytes | None = None

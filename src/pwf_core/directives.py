@@ -1,0 +1,247 @@
+"""Directives: what a handler returns to say what comes next. Frozen values; nothing happens here.
+
+Arguments are checked and encoded when a directive is made, so a wrong one fails in the handler that
+made it, with its own traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
+
+import attrs
+import msgspec
+
+from pwf_core import arguments, values
+from pwf_core.errors import DirectiveError
+from pwf_core.events import Event
+from pwf_core.names import check_address, check_event
+from pwf_core.tasks import Task
+
+__all__ = [
+    "Directive",
+    "Emit",
+    "Gather",
+    "Join",
+    "Next",
+    "Publish",
+    "Result",
+    "Returned",
+    "emit",
+    "gather",
+    "join",
+    "publish",
+    "result",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Directive:
+    """Base of everything that a handler may return."""
+
+    __slots__ = ()
+
+
+@attrs.frozen(repr=False)
+class Publish(Directive):
+    """Run this task with these arguments. Made by `publish`.
+
+    Attributes:
+        address: The task.
+        body: Its encoded arguments.
+        delay: Wait this long after the commit.
+        when: Wait until then; an aware datetime.
+    """
+
+    address: str
+    body: bytes
+    delay: timedelta | None = None
+    when: datetime | None = None
+
+    def after(self, delay: timedelta) -> Self:
+        """Return this directive, delayed: the call is delivered *delay* after the commit.
+
+        Raises:
+            DirectiveError: If *delay* is no timedelta, or negative.
+        """
+        if not isinstance(delay, timedelta) or delay < timedelta(0):
+            raise DirectiveError(f"after() takes a timedelta of 0 or more, not {delay!r}.")
+        return attrs.evolve(self, delay=delay, when=None)
+
+    def at(self, when: datetime) -> Self:
+        """Return this directive, delayed until *when*, by the clock of the store.
+
+        Raises:
+            DirectiveError: If *when* has no time zone: it would mean another moment on another
+                machine.
+        """
+        if not isinstance(when, datetime) or when.utcoffset() is None:
+            raise DirectiveError(
+                f"at() takes a datetime with a time zone, not {when!r}; "
+                "for example datetime.now(UTC) + timedelta(hours=1).",
+            )
+        return attrs.evolve(self, when=when, delay=None)
+
+    def __repr__(self) -> str:
+        shown = [repr(self.address), *arguments.show(self.body)]
+        text = f"publish({', '.join(shown)})"
+        if self.delay is not None:
+            text += f".after({self.delay!r})"
+        if self.when is not None:
+            text += f".at({self.when!r})"
+        return text
+
+
+@attrs.frozen(repr=False)
+class Emit(Directive):
+    """This event has happened. Made by `emit`."""
+
+    event: str
+    payload: bytes
+
+    def __repr__(self) -> str:
+        return f"emit({self.event!r}, {_show(self.payload)})"
+
+
+@attrs.frozen
+class Join(Directive):
+    """Once all these events have happened, run that. Made by `join`.
+
+    Attributes:
+        events: Distinct names, in the order given.
+        external: Those of them that come from outside the run.
+    """
+
+    events: tuple[str, ...]
+    then: Publish
+    external: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Gather(Directive):
+    """Once all these calls and their descendants are done, run that. Made by `gather`."""
+
+    members: tuple[Publish, ...]
+    then: Publish
+
+
+@attrs.frozen(repr=False)
+class Result(Directive):
+    """The value of the innermost member, or of the run. Made by `result`."""
+
+    payload: bytes
+
+    def __repr__(self) -> str:
+        return f"result({_show(self.payload)})"
+
+
+Next: TypeAlias = Directive | Iterable[Directive] | None
+"""What a handler returns: a directive, several, or nothing."""
+
+Returned: TypeAlias = Next | Awaitable[Next] | AsyncIterator[Directive]
+"""The same for every kind of handler: sync, async, and yielding ones."""
+
+
+@overload
+def publish(task: Task[P, Any, Any], /, *args: P.args, **kwargs: P.kwargs) -> Publish: ...
+@overload
+def publish(task: str, /, *args: Any, **kwargs: Any) -> Publish: ...
+def publish(task: Any, /, *args: Any, **kwargs: Any) -> Publish:
+    """Run *task* with these arguments, as a call of its own.
+
+    Args:
+        task: A task, or the address ("service.task") of one that lives in other code.
+        args: Its arguments, without the Context.
+        kwargs: Its arguments by name.
+
+    Raises:
+        CodecError: If an argument is not of the type that the task declares, or has no encoding.
+        PayloadTooLargeError: If the encoded arguments are over 1 MiB.
+        DefinitionError: If the address cannot be one.
+    """
+    if isinstance(task, Task):
+        return Publish(task.address, task.encode(args, kwargs))
+    address = check_address(task)
+    return Publish(address, arguments.encode_untyped(address, args, kwargs))
+
+
+@overload
+def emit(event: Event[None], /) -> Emit: ...
+@overload
+def emit(event: Event[T], payload: T, /) -> Emit: ...
+@overload
+def emit(event: str, payload: Any = None, /) -> Emit: ...
+def emit(event: Event[Any] | str, payload: Any = None, /) -> Emit:
+    """Say that *event* has happened in this run; the first write of it wins.
+
+    Raises:
+        CodecError: If *payload* is not of the event's type, or has no encoding.
+        PayloadTooLargeError: If the encoded payload is over 1 MiB.
+    """
+    if isinstance(event, Event):
+        return Emit(event.name, event.encode(payload))
+    name = check_event(event)
+    return Emit(name, values.encode(payload, f"Payload of event {name!r}"))
+
+
+def join(*events: Event[Any] | str, then: Publish) -> Join:
+    """Run *then* once all *events* have happened in this run, in whatever order, before or after.
+
+    Args:
+        events: At least one; the same event twice counts once.
+        then: Made by `publish`; its handler sees the payloads in `ctx.events`.
+
+    Raises:
+        DirectiveError: If there is no event, or *then* is no `publish(...)`.
+    """
+    names = [event.name if isinstance(event, Event) else check_event(event) for event in events]
+    if not names:
+        raise DirectiveError("join() needs at least one event; to run a task now, publish it.")
+    external = {event.name for event in events if isinstance(event, Event) and event.external}
+    distinct = tuple(dict.fromkeys(names))
+    return Join(
+        distinct,
+        _then(then, "join"),
+        tuple(name for name in distinct if name in external),
+    )
+
+
+def gather(members: Iterable[Publish], /, *, then: Publish) -> Gather:
+    """Run *then* once all *members*, and all that follows from them, are done.
+
+    Args:
+        members: Made by `publish`; none at all is fine, and runs *then* at once.
+        then: Made by `publish`; its handler sees one result per member in `ctx.results`.
+
+    Raises:
+        DirectiveError: If a member or *then* is no `publish(...)`.
+    """
+    calls = tuple(members)
+    for call in calls:
+        if not isinstance(call, Publish):
+            raise DirectiveError(f"gather() takes publish(...) values, not {call!r}.")
+    return Gather(calls, _then(then, "gather"))
+
+
+def result(value: object, /) -> Result:
+    """Give *value* to the innermost gather that waits for this call, or else to the run.
+
+    Raises:
+        CodecError: If *value* has no encoding.
+        PayloadTooLargeError: If the encoded value is over 1 MiB.
+    """
+    return Result(values.encode(value, "Result"))
+
+
+def _then(then: Publish, where: str) -> Publish:
+    if not isinstance(then, Publish):
+        raise DirectiveError(f"{where}(then=) takes a publish(...) value, not {then!r}.")
+    return then
+
+
+def _show(payload: bytes) -> str:
+    text = repr(msgspec.msgpack.decode(payload))
+    return text if len(text) <= arguments.SHOWN else text[: arguments.SHOWN] + "…"

@@ -1,0 +1,256 @@
+"""What a worker has in hand: calls being run, conclusions to send, and what to ask for next.
+
+One `Engine` per worker, driven by a loop that waits and performs: asyncio, threads, or the simulator.
+It waits for nothing and performs nothing, and is used by one thread at a time. The loop's part:
+
+    exchange = engine.next_exchange()              commands and room for more: one round trip
+    engine.exchanged(exchange, reply)              -> calls whose handlers are to be started
+    engine.returned(call, value) / engine.raised(call, error)   when a handler is through
+    engine.renewals(), engine.renewed(replies)     every third of a lease, beside all that
+
+Conclusions go out with the next exchange, whatever has gathered by then: group commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from pwf_core.commands import Answer, Bury, Command, Granted, Postpone, Postponement, Renew, Reply
+from pwf_core.context import Context
+from pwf_core.ids import ClaimId
+from pwf_core.ports import Exchanged, Take
+from pwf_core.protocol import Conclude, Effect, HandBackError, Invoke, Outcome, process
+from pwf_core.steps import Steps
+from pwf_core.tasks import Task
+from pwf_core.transition import DEFER_MS
+
+__all__ = ["Engine", "Exchange", "RunningCall"]
+
+
+@attrs.define(eq=False)
+class RunningCall:
+    """A granted call on its way through the protocol.
+
+    Attributes:
+        grant: What was granted.
+        steps: Its protocol.
+        invoke: What to run; None once that does not matter any more: the handler is through, or
+            its call was handed back, or lost with its lease.
+    """
+
+    grant: Granted
+    steps: Steps[Effect, tuple[Outcome, str]]
+    invoke: Invoke | None = None
+
+    @property
+    def context(self) -> Context | None:
+        """The handler's context, while there is one running."""
+        return self.invoke.context if self.invoke is not None else None
+
+
+@attrs.frozen(eq=False)
+class Exchange:
+    """One round trip to make; to be repeated as it is if the backend was away."""
+
+    commands: Sequence[Command]
+    take: Take
+    calls: Sequence[RunningCall | None]
+
+
+@attrs.define
+class Engine:
+    """The bookkeeping of one worker.
+
+    Attributes:
+        services: Names of the services to take calls of.
+        tasks: Their tasks by address.
+        session: Names this worker's claims; never used before.
+        concurrency: How many calls to run at once.
+        lease_ms: How long a claim holds unless renewed.
+        find_resource: What `Context.resource` does.
+        on_outcome: Told how each call ended, and its error if it failed.
+    """
+
+    services: tuple[str, ...]
+    tasks: Mapping[str, Task[..., Any, Any]]
+    session: str
+    concurrency: int
+    lease_ms: int
+    find_resource: Callable[[type[Any]], Any]
+    on_outcome: Callable[[Granted, Outcome, str], None]
+    running: dict[tuple[str, str], RunningCall] = attrs.field(factory=dict, init=False)
+    stopping: bool = attrs.field(default=False, init=False)
+    _concluded: list[tuple[Command, RunningCall | None]] = attrs.field(factory=list, init=False)
+    _held: list[Granted] = attrs.field(factory=list, init=False)
+    _exchanges: int = attrs.field(default=0, init=False)
+
+    @property
+    def room(self) -> int:
+        """How many more calls there is room for."""
+        if self.stopping:
+            return 0
+        return max(self.concurrency - len(self.running) - len(self._held), 0)
+
+    @property
+    def has_conclusions(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._concluded)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is in hand."""
+        return not self.running and not self._concluded and not self._held
+
+    def next_exchange(self) -> Exchange:
+        """Return the next round trip, with everything that has been concluded so far."""
+        self._exchanges += 1
+        concluded, self._concluded = self._concluded, []
+        take = Take(
+            services=self.services,
+            limit=self.room,
+            claim_id=ClaimId(f"{self.session}:{self._exchanges}"),
+            lease_ms=self.lease_ms,
+            suspects=not self._held and not any(c.grant.suspect for c in self.running.values()),
+        )
+        return Exchange(
+            [command for command, _ in concluded],
+            take,
+            [call for _, call in concluded],
+        )
+
+    def exchanged(self, exchange: Exchange, reply: Exchanged) -> list[RunningCall]:
+        """Take note of what an exchange came to, and return the calls to start."""
+        for call, answer in zip(exchange.calls, reply.replies, strict=True):
+            if call is not None:
+                self._send(call, answer)
+        held, self._held = self._held, []
+        started = []
+        for grant in [*held, *self._one_suspect(reply.grants)]:
+            if self._has(grant):
+                continue  # another copy of it, claimed in the same breath
+            if self.stopping:
+                self._give_back(grant, 0, "the worker is leaving")
+            elif (call := self._begin(grant)).invoke is not None:
+                started.append(call)
+        return started
+
+    def returned(self, call: RunningCall, value: object) -> None:
+        """Take note of what a handler returned: a directive, several, or None."""
+        if call.invoke is not None:
+            self._send(call, value)
+
+    def raised(self, call: RunningCall, error: BaseException) -> None:
+        """Take note of what a handler raised; no exception of a handler stops the worker."""
+        if call.invoke is None:
+            return  # its call was handed back or lost while it ran
+        if not isinstance(error, Exception):
+            wrapped = RuntimeError(
+                f"the handler raised {error!r}, which is for the process, not it"
+            )
+            wrapped.__cause__ = error
+            error = wrapped
+        self._proceed(call, lambda: call.steps.throw(error))
+
+    def hand_back(self) -> list[RunningCall]:
+        """Give back every call whose handler still runs; the handlers are to be stopped."""
+        interrupted = [call for call in self.running.values() if call.invoke is not None]
+        for call in interrupted:
+            if call.context is not None:
+                call.context.cancelled = True
+            self.raised(call, HandBackError("the worker is leaving"))
+        return interrupted
+
+    def renewals(self) -> list[Renew]:
+        """Return the commands that keep the leases of all calls in hand."""
+        return [
+            Renew(call.grant.run_id, call.grant.call_id, call.grant.claim_id, self.lease_ms)
+            for call in self.running.values()
+        ]
+
+    def renewed(self, sent: Sequence[Renew], replies: Sequence[Reply]) -> list[RunningCall]:
+        """Take note of the answers, and return the calls whose leases are lost, once each."""
+        lost = []
+        for renew, answer in zip(sent, replies, strict=True):
+            call = self.running.get((renew.run_id, renew.call_id))
+            if answer is Answer.DONE or call is None or call.grant.claim_id != renew.claim_id:
+                continue
+            if call.invoke is None:
+                continue  # concluded: its own answer tells
+            self._lose(call)
+            lost.append(call)
+        return lost
+
+    def _has(self, grant: Granted) -> bool:
+        running = self.running.get((grant.run_id, grant.call_id))
+        return running is not None and running.grant.claim_id == grant.claim_id
+
+    def _one_suspect(self, grants: Sequence[Granted]) -> Sequence[Granted]:
+        """Return the grants to begin now.
+
+        Of several calls that were lost with their workers before, one is run here. It may take this
+        process down as soon as it starts, so it is held until the others are safely given back.
+        """
+        suspects = [grant for grant in grants if grant.suspect]
+        if len(suspects) <= 1:
+            return grants
+        self._held = suspects[:1]
+        for grant in suspects[1:]:
+            self._give_back(grant, DEFER_MS, "another suspect runs in this process")
+        return [grant for grant in grants if not grant.suspect]
+
+    def _give_back(self, grant: Granted, delay_ms: int, reason: str) -> None:
+        kind = Postponement.HAND_BACK
+        command = Postpone(grant.run_id, grant.call_id, grant.claim_id, kind, delay_ms, reason)
+        self._concluded.append((command, None))
+
+    def _begin(self, grant: Granted) -> RunningCall:
+        older = self.running.get((grant.run_id, grant.call_id))
+        if older is not None and older.invoke is not None:
+            self._lose(older)  # its lease ran out unnoticed, and the call has come back to us
+        call = RunningCall(grant, process(grant, self.tasks, self.find_resource))
+        self.running[grant.run_id, grant.call_id] = call
+        self._proceed(call, lambda: next(call.steps))
+        return call
+
+    def _send(self, call: RunningCall, value: object) -> None:
+        self._proceed(call, lambda: call.steps.send(value))
+
+    def _proceed(self, call: RunningCall, step: Callable[[], Effect]) -> None:
+        call.invoke = None
+        try:
+            effect = step()
+        except StopIteration as stop:
+            self._end(call, *stop.value)
+            return
+        except Exception as error:  # noqa: BLE001 -- no slip may leave a call leased for ever
+            grant = call.grant
+            reason = f"pwf could not go on with it: {error!r}"
+            bury = Bury(grant.run_id, grant.call_id, grant.claim_id, reason)
+            call.steps = _conclude(bury)
+            effect = next(call.steps)
+        match effect:
+            case Invoke():
+                call.invoke = effect
+            case Conclude(command):
+                self._concluded.append((command, call))
+
+    def _lose(self, call: RunningCall) -> None:
+        assert call.invoke is not None
+        call.invoke.context.cancelled = True
+        call.invoke = None
+        call.steps.close()
+        self._end(call, Outcome.LEASE_LOST)
+
+    def _end(self, call: RunningCall, outcome: Outcome, problem: str = "") -> None:
+        name = call.grant.run_id, call.grant.call_id
+        if self.running.get(name) is call:
+            del self.running[name]
+        self.on_outcome(call.grant, outcome, problem)
+
+
+def _conclude(bury: Bury) -> Steps[Effect, tuple[Outcome, str]]:
+    answer: Answer = yield Conclude(bury)
+    return (Outcome.BURIED if answer is Answer.DONE else Outcome.LEASE_LOST), bury.reason

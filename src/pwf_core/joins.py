@@ -1,0 +1,45 @@
+"""Joins: each fires once, after all its distinct events, whatever order things happen in.
+
+Registering and emitting run the same check in the same atomic step: a join counts what it misses
+when it is registered, and every event is counted down once, by its first write. An emit costs what
+the joins on *that* event cost.
+"""
+
+from __future__ import annotations
+
+from pwf_core.ids import CallId
+from pwf_core.state import Join, RunState
+
+__all__ = ["happen", "register"]
+
+
+def register(run: RunState, join_id: CallId, join: Join) -> bool:
+    """Add *join*, or say True: nothing is missing, and it is to fire now."""
+    missing = [name for name in join.events if name not in run.events]
+    if not missing:
+        return True
+    join.missing = len(missing)
+    join.outside = len([name for name in missing if name in join.external])
+    run.joins[join_id] = join
+    run.external += join.outside > 0
+    for name in missing:
+        run.waiting.setdefault(name, []).append(join_id)
+    return False
+
+
+def happen(run: RunState, event: str, payload: bytes) -> list[tuple[CallId, Join]] | None:
+    """Write *event* and return the joins that are to fire now; None if it had happened before."""
+    if event in run.events:
+        return None
+    run.events[event] = payload
+    ready = []
+    for join_id in run.waiting.pop(event, ()):
+        join = run.joins[join_id]
+        join.missing -= 1
+        if event in join.external:
+            join.outside -= 1
+            run.external -= not join.outside
+        if not join.missing:
+            del run.joins[join_id]
+            ready.append((join_id, join))
+    return ready

@@ -1,0 +1,416 @@
+"""`Paired`: a backend made of any broker and any store.
+
+Theory of operation. The store has everything: bodies, due times, leases, and an outbox of copies
+that the broker is not yet known to have. A message only names a copy of a call. So:
+
+    commands ─▶ store ─▶ publish the outbox ─▶ settle what was confirmed, claim what was delivered
+                                               ─▶ ack
+
+A delivery is acked as soon as the store has answered its claims. If granted, the lease now stands
+for the call: when it ends without a commit, the sweeper publishes a new copy. Nothing is held in the
+broker while a handler runs, so there is no acknowledgement time-out to outlive, and a connection
+lost in mid-handler costs nothing. A publish that fails leaves its copies in the outbox, whose timer
+publishes them again; only the store being away is an error to the caller.
+
+The logic below is sans-IO; `Paired` and `BlockingPaired` only perform it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TypeAlias
+
+import attrs
+from msgspec import Struct
+
+from pwf_core.capabilities import Capabilities
+from pwf_core.commands import Answer, Claim, Command, Drop, Granted, Message, Reply, Settle
+from pwf_core.errors import BrokerUnavailableError
+from pwf_core.ids import ClaimId, RunId
+from pwf_core.ports import (
+    Applied,
+    BlockingBroker,
+    BlockingStateStore,
+    BlockingWatch,
+    Broker,
+    Delivery,
+    Exchanged,
+    StateStore,
+    Take,
+    Watch,
+)
+from pwf_core.steps import Steps, drive, drive_async
+from pwf_core.views import DeadLetter, RunView
+
+__all__ = ["PURGED", "SWEEP", "BlockingPaired", "Paired"]
+
+SWEEP = 256  # timers fired per exchange: more than a worker's usual batch, and still a short script
+PURGED = "purged"
+_PURGE = 256  # calls dropped per round trip
+
+
+class Apply(Struct, frozen=True):
+    """Ask the store."""
+
+    commands: Sequence[Command]
+    sweep: int = 0
+
+
+class Publish(Struct, frozen=True):
+    """Ask the broker to take these."""
+
+    messages: Sequence[Message]
+
+
+class Receive(Struct, frozen=True):
+    """Ask the broker what it has delivered."""
+
+    services: Sequence[str]
+    limit: int
+
+
+class Drain(Struct, frozen=True):
+    """Ask the broker for what waits in a queue."""
+
+    service: str
+    limit: int
+
+
+class Timed(Struct, frozen=True):
+    """Ask the store which calls of a service wait for their time."""
+
+    service: str
+    limit: int
+
+
+class Ack(Struct, frozen=True):
+    """Tell the broker to forget these."""
+
+    deliveries: Sequence[Delivery]
+
+
+class Reject(Struct, frozen=True):
+    """Tell the broker to set these aside."""
+
+    deliveries: Sequence[Delivery]
+
+
+Effect: TypeAlias = Apply | Publish | Receive | Drain | Timed | Ack | Reject
+
+
+@attrs.define
+class _Held:
+    """A delivery, until each of its messages has been answered."""
+
+    delivery: Delivery
+    unanswered: int
+
+
+@attrs.define
+class _Inbox:
+    """What one worker has received and the store has not answered.
+
+    A delivery may name more calls than there is room for. The rest waits here, unclaimed, and is
+    the worker's own: several of them may share one `Paired`, each making one exchange at a time.
+
+    Attributes:
+        waiting: Messages that there was no room for.
+        asked: Messages whose claims may have been sent; asked again with the same claim id.
+    """
+
+    waiting: deque[tuple[Message, _Held]] = attrs.field(factory=deque)
+    asked: list[tuple[Message, _Held]] = attrs.field(factory=list)
+    claim_id: ClaimId = ClaimId("")
+
+    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Add what was received; return what is none of ours."""
+        for delivery in deliveries:
+            held = _Held(delivery, len(delivery.messages))
+            self.waiting.extend((message, held) for message in delivery.messages)
+        return [delivery for delivery in deliveries if delivery.problem]
+
+    def ask(self, take: Take) -> list[Command]:
+        """Return claims for as many messages as there is room for."""
+        if not self.asked:
+            self.claim_id = take.claim_id
+            room = min(take.limit, len(self.waiting))
+            self.asked = [self.waiting.popleft() for _ in range(room)]
+        # A copy that was delivered twice is claimed once: the same claim would be granted again.
+        messages = dict.fromkeys(message for message, _ in self.asked)
+        return [
+            Claim(
+                run_id=message.run_id,
+                call_id=message.call_id,
+                generation=message.generation,
+                claim_id=self.claim_id,
+                lease_ms=take.lease_ms,
+                suspects=take.suspects,
+            )
+            for message in messages
+        ]
+
+    def answered(self) -> list[Delivery]:
+        """Take note that all claims are answered; return the deliveries that are done with."""
+        done = []
+        for _, held in self.asked:
+            held.unanswered -= 1
+            if not held.unanswered:
+                done.append(held.delivery)
+        self.asked = []
+        return done
+
+
+_Inboxes: TypeAlias = defaultdict[str, _Inbox]
+
+
+def _apply(commands: Sequence[Command]) -> Steps[Effect, list[Reply]]:
+    applied: Applied = yield Apply(commands)
+    settles = yield from _publish(applied.enqueued)
+    if settles:
+        yield Apply(settles)
+    return applied.replies
+
+
+def _exchange(
+    commands: Sequence[Command],
+    take: Take,
+    inboxes: _Inboxes,
+) -> Steps[Effect, Exchanged]:
+    applied: Applied = yield Apply(commands, sweep=SWEEP)
+    settles = yield from _publish(applied.enqueued)
+    session = take.claim_id.partition(":")[0]
+    inbox = inboxes[session]
+    room = take.limit - len(inbox.waiting)
+    bad = inbox.put((yield from _receive(take, room))) if room > 0 and not inbox.asked else []
+    claims = inbox.ask(take)
+    claimed = Applied([], [], applied.next_due_ms)
+    if settles or claims:
+        claimed = yield Apply([*settles, *claims])
+    grants = [reply for reply in claimed.replies if isinstance(reply, Granted)]
+    # A call that was deferred for being a second suspect here is in the store, with a timer.
+    yield from _forget([*inbox.answered(), *bad])
+    if not inbox.waiting:
+        del inboxes[session]
+    return Exchanged(applied.replies, grants, claimed.next_due_ms)
+
+
+def _receive(take: Take, room: int) -> Steps[Effect, list[Delivery]]:
+    try:
+        deliveries: list[Delivery] = yield Receive(take.services, room)
+    except BrokerUnavailableError:
+        return []  # the broker's own supervisor reconnects
+    return deliveries
+
+
+def _publish(messages: Sequence[Message]) -> Steps[Effect, list[Command]]:
+    """Publish, and return the commands that settle what was confirmed."""
+    if not messages:
+        return []
+    try:
+        confirmed: list[bool] = yield Publish(messages)
+    except BrokerUnavailableError:
+        return []  # they stay in the outbox; its timer publishes them again
+    return [
+        Settle(message.run_id, message.call_id, message.generation)
+        for message, known in zip(messages, confirmed, strict=True)
+        if known
+    ]
+
+
+def _forget(deliveries: Sequence[Delivery]) -> Steps[Effect, None]:
+    good = [one for one in deliveries if not one.problem]
+    bad = [one for one in deliveries if one.problem]
+    try:
+        if bad:
+            yield Reject(bad)
+        if good:
+            yield Ack(good)
+    except BrokerUnavailableError:
+        pass  # they come again, and the store answers that there is nothing to do
+
+
+def _purge(service: str) -> Steps[Effect, int]:
+    count = 0
+    deliveries: list[Delivery] = yield Drain(service, _PURGE)
+    while deliveries:
+        drops = [
+            Drop(message.run_id, message.call_id, dead=False, reason=PURGED)
+            for one in deliveries
+            for message in one.messages
+        ]
+        count += yield from _drop(drops)
+        yield from _forget(deliveries)
+        deliveries = yield Drain(service, _PURGE)
+    while names := (yield Timed(service, _PURGE)):
+        dropped = yield from _drop(
+            [Drop(run_id, call_id, dead=False, reason=PURGED) for run_id, call_id in names],
+        )
+        count += dropped
+        if not dropped:
+            break  # all of them have moved on since
+    return count
+
+
+def _drop(drops: Sequence[Command]) -> Steps[Effect, int]:
+    replies = yield from _apply(drops)
+    return replies.count(Answer.DONE)
+
+
+@attrs.define
+class Paired:
+    """A backend made of a broker and a store."""
+
+    _broker: Broker
+    _store: StateStore
+    _inboxes: _Inboxes = attrs.field(factory=lambda: defaultdict(_Inbox), init=False)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What both can do together."""
+        return _both(self._broker.capabilities, self._store.capabilities)
+
+    async def open(self) -> None:
+        """See `Backend.open`."""
+        try:
+            await self._store.open()
+            await self._broker.open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """See `Backend.close`."""
+        await self._broker.close()
+        await self._store.close()
+
+    async def apply(self, commands: Sequence[Command]) -> list[Reply]:
+        """See `Backend.apply`."""
+        return await drive_async(_apply(commands), self._perform)
+
+    async def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged:
+        """See `Backend.exchange`."""
+        return await drive_async(_exchange(commands, take, self._inboxes), self._perform)
+
+    async def idle(self, services: Sequence[str], timeout: float) -> None:
+        """See `Backend.idle`."""
+        await self._broker.idle(services, timeout)
+
+    async def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
+        """See `Backend.read`."""
+        return await self._store.read(run_ids)
+
+    def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
+        """See `Backend.watch`."""
+        return self._store.watch(run_id)
+
+    async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
+        """See `Backend.dead_letters`."""
+        return await self._store.dead_letters(service, limit)
+
+    async def purge(self, service: str) -> int:
+        """See `Backend.purge`."""
+        return await drive_async(_purge(service), self._perform)
+
+    async def _perform(self, effect: Effect) -> object:
+        match effect:
+            case Apply(commands, sweep):
+                return await self._store.apply(commands, sweep=sweep)
+            case Publish(messages):
+                return await self._broker.publish(messages)
+            case Receive(services, limit):
+                return await self._broker.receive(services, limit)
+            case Ack(deliveries):
+                await self._broker.ack(deliveries)
+            case Reject(deliveries):
+                await self._broker.reject(deliveries)
+            case Drain(service, limit):
+                return await self._broker.drain(service, limit)
+            case Timed(service, limit):
+                return await self._store.timed(service, limit)
+        return None
+
+
+@attrs.define
+class BlockingPaired:
+    """Blocking twin of `Paired`, for any thread."""
+
+    _broker: BlockingBroker
+    _store: BlockingStateStore
+    _inboxes: _Inboxes = attrs.field(factory=lambda: defaultdict(_Inbox), init=False)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What both can do together."""
+        return _both(self._broker.capabilities, self._store.capabilities)
+
+    def open(self) -> None:
+        """See `Backend.open`."""
+        try:
+            self._store.open()
+            self._broker.open()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._broker.close()
+        self._store.close()
+
+    def apply(self, commands: Sequence[Command]) -> list[Reply]:
+        """See `Backend.apply`."""
+        return drive(_apply(commands), self._perform)
+
+    def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged:
+        """See `Backend.exchange`."""
+        return drive(_exchange(commands, take, self._inboxes), self._perform)
+
+    def idle(self, services: Sequence[str], timeout: float) -> None:
+        """See `Backend.idle`."""
+        self._broker.idle(services, timeout)
+
+    def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
+        """See `Backend.read`."""
+        return self._store.read(run_ids)
+
+    def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
+        """See `Backend.watch`."""
+        return self._store.watch(run_id)
+
+    def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
+        """See `Backend.dead_letters`."""
+        return self._store.dead_letters(service, limit)
+
+    def purge(self, service: str) -> int:
+        """See `Backend.purge`."""
+        return drive(_purge(service), self._perform)
+
+    def _perform(self, effect: Effect) -> object:
+        match effect:
+            case Apply(commands, sweep):
+                return self._store.apply(commands, sweep=sweep)
+            case Publish(messages):
+                return self._broker.publish(messages)
+            case Receive(services, limit):
+                return self._broker.receive(services, limit)
+            case Ack(deliveries):
+                self._broker.ack(deliveries)
+            case Reject(deliveries):
+                self._broker.reject(deliveries)
+            case Drain(service, limit):
+                return self._broker.drain(service, limit)
+            case Timed(service, limit):
+                return self._store.timed(service, limit)
+        return None
+
+
+def _both(broker: Capabilities, store: Capabilities) -> Capabilities:
+    return Capabilities(
+        technology=f"{broker.technology} + {store.technology}",
+        durable=broker.durable and store.durable,
+        shared=broker.shared and store.shared,
+        fused=False,
+        ordered=broker.ordered,
+    )

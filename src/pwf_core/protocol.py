@@ -1,0 +1,164 @@
+"""The worker's protocol for one granted call, as a generator: run the handler, conclude, done.
+
+It speaks of nothing but the handler and the command that ends the attempt; who performs that, and
+how many conclusions share a round trip, is the driver's business. Each `yield` is a point where a
+worker can die: before the conclusion is stored the call runs again after its lease, afterwards it
+never does.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, TypeAlias
+
+import attrs
+from msgspec import Struct
+
+from pwf_core.commands import Answer, Bury, Commit, Granted, Postpone, Postponement
+from pwf_core.context import Context, Events
+from pwf_core.decide import decide, directives_in
+from pwf_core.errors import CodecError, DefinitionError, PwfError
+from pwf_core.retries import backoff_ms
+from pwf_core.steps import Steps
+from pwf_core.tasks import Task
+
+__all__ = [
+    "PARK_MS",
+    "Conclude",
+    "Conclusion",
+    "Effect",
+    "HandBackError",
+    "Invoke",
+    "Outcome",
+    "process",
+]
+
+# Short and constant: a worker that knows the task may appear any moment (a deploy in progress).
+PARK_MS = 2000
+_REASON = 16 * 1024  # characters of a traceback that are kept: its end names the error
+
+Conclusion: TypeAlias = Commit | Postpone | Bury
+
+
+class Outcome(Enum):
+    """How the execution of a granted call ended, as seen by its worker."""
+
+    COMMITTED = "committed"
+    RETRIED = "retried"
+    BURIED = "buried"
+    PARKED = "parked"
+    HANDED_BACK = "handed back"
+    ENDED = "ended"  # stored by this worker (the reply got lost) or by another one
+    LEASE_LOST = "lease lost"
+
+
+@attrs.define(eq=False)
+class Invoke:
+    """Run the handler and send back what it returned (a list, if it yielded); throw its error.
+
+    To stop early, throw `HandBackError` (the worker leaves) or TimeoutError.
+    """
+
+    task: Task[..., Any, Any]
+    context: Context
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+class Conclude(Struct, frozen=True):
+    """Apply this command to the backend and send back its answer."""
+
+    command: Conclusion
+
+
+Effect: TypeAlias = Invoke | Conclude
+
+
+class HandBackError(PwfError):
+    """The worker stops before the handler has: the call is to run elsewhere, at no cost."""
+
+
+def process(
+    grant: Granted,
+    tasks: Mapping[str, Task[..., Any, Any]],
+    find_resource: Callable[[type[Any]], Any],
+) -> Steps[Effect, tuple[Outcome, str]]:
+    """Run one granted call to its conclusion; return how it ended, and the error if it failed."""
+    command, outcome = yield from _attempt(grant, tasks, find_resource)
+    answer: Answer = yield Conclude(command)
+    if answer is Answer.DONE:
+        return outcome, "" if isinstance(command, Commit) else command.reason
+    return (Outcome.ENDED if answer is Answer.ENDED else Outcome.LEASE_LOST), ""
+
+
+def _attempt(
+    grant: Granted,
+    tasks: Mapping[str, Task[..., Any, Any]],
+    find_resource: Callable[[type[Any]], Any],
+) -> Steps[Effect, tuple[Conclusion, Outcome]]:
+    task = tasks.get(grant.address)
+    if task is None:
+        return _postpone(grant, Postponement.PARK, PARK_MS, "no worker here knows this task")
+    try:
+        args, kwargs = task.decode(grant.body)
+    except (CodecError, DefinitionError) as error:
+        return _postpone(grant, Postponement.PARK, PARK_MS, str(error))
+    context = Context(
+        run_id=grant.run_id,
+        call_id=grant.call_id,
+        attempt=grant.attempt,
+        events=Events(grant.events),
+        results=grant.results or (),
+        find=find_resource,
+    )
+    try:
+        returned = yield Invoke(task, context, args, kwargs)
+        decision = decide(grant.call_id, grant.address, directives_in(grant.address, returned))
+    except HandBackError as error:
+        return _postpone(grant, Postponement.HAND_BACK, 0, str(error))
+    except Exception as error:  # noqa: BLE001 -- whatever a handler raises is this attempt's end
+        return _fail(grant, task, error)
+    commit = Commit(grant.run_id, grant.call_id, grant.claim_id, decision)
+    return commit, Outcome.COMMITTED
+
+
+def _fail(
+    grant: Granted,
+    task: Task[..., Any, Any],
+    error: Exception,
+) -> tuple[Conclusion, Outcome]:
+    failures = grant.failures + 1
+    reason = _explain(task, error)
+    if task.retry.wants(error, failures):
+        delay_ms = backoff_ms(task.retry, grant.call_id, failures)
+        return _postpone(grant, Postponement.RETRY, delay_ms, reason)
+    return Bury(grant.run_id, grant.call_id, grant.claim_id, reason), Outcome.BURIED
+
+
+def _explain(task: Task[..., Any, Any], error: Exception) -> str:
+    """Return the traceback from the handler on; the frames that called it are ours."""
+    code = getattr(task.fn, "__code__", None)
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code is not code:
+        frames = frames.tb_next
+    shown = traceback.format_exception(type(error), error, frames or error.__traceback__)
+    return "".join(shown)[-_REASON:]
+
+
+_OUTCOMES = {
+    Postponement.RETRY: Outcome.RETRIED,
+    Postponement.PARK: Outcome.PARKED,
+    Postponement.HAND_BACK: Outcome.HANDED_BACK,
+}
+
+
+def _postpone(
+    grant: Granted,
+    kind: Postponement,
+    delay_ms: int,
+    reason: str,
+) -> tuple[Conclusion, Outcome]:
+    command = Postpone(grant.run_id, grant.call_id, grant.claim_id, kind, delay_ms, reason)
+    return command, _OUTCOMES[kind]

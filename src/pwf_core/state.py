@@ -1,0 +1,171 @@
+"""The state of one run, as records; the rules over them are in joins, scopes and transition.
+
+Every store holds exactly this, in its own form. A call is in `calls` from its birth to the commit
+that adds its children, and leaves no trace: there are no tombstones.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from pwf_core.ids import CallId, ClaimId, RunId
+from pwf_core.views import CallView, JoinView, Outcome, Phase, RunView, Status
+
+__all__ = ["ROOT", "Call", "Join", "Rules", "RunState", "Scope", "view"]
+
+ROOT = CallId("")  # the root scope: the run itself, which has one member, number 0
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """The settings of a deployment that transitions depend on.
+
+    Attributes:
+        paired: Whether calls go through an outbox, because the broker is not part of the store.
+        retention_ms: How long an ended run stays readable.
+        dead_retention_ms: How long a run stays that a requeue or an event could still revive.
+    """
+
+    paired: bool = False
+    retention_ms: int = 24 * 3600 * 1000  # a day: "what happened last night?" can be answered
+    dead_retention_ms: int = 30 * 24 * 3600 * 1000  # a month: longer than anyone's holiday
+
+
+@attrs.define
+class Call:
+    """An open call.
+
+    Attributes:
+        scope, member: The innermost scope that it belongs to, and the member in whose subtree it is.
+        attempts: Executions granted, without those handed back.
+        lost: How many of them ended with their lease.
+        unclaimed: How often its valid copy was published again because nobody claimed it.
+        due_ms: When `Fire` moves it on, whatever its phase says that means; None while it is in a
+            queue that is part of the store.
+        joined: Events whose payloads its handler sees.
+        gathered: How many results its handler sees; -1 unless a gather made it.
+    """
+
+    address: str
+    body: bytes
+    scope: CallId
+    member: int
+    phase: Phase
+    generation: int = 0
+    attempts: int = 0
+    lost: int = 0
+    due_ms: int | None = None
+    claim_id: ClaimId = ClaimId("")
+    joined: tuple[str, ...] = ()
+    gathered: int = -1
+    reason: str = ""
+    unclaimed: int = 0
+
+
+@attrs.define
+class Join:
+    """A join that has not fired; its key in `RunState.joins` is the id of the call it will make.
+
+    Attributes:
+        missing: How many of its events have not happened.
+        outside: How many of those come from outside the run.
+    """
+
+    address: str
+    body: bytes
+    delay_ms: int
+    at_ms: int
+    scope: CallId
+    member: int
+    events: tuple[str, ...]
+    external: tuple[str, ...]
+    missing: int = 0
+    outside: int = 0
+
+
+@attrs.define
+class Scope:
+    """A gather that has not fired; its key in `RunState.scopes` is the id of the call it will make.
+
+    Attributes:
+        scope, member: Where the gather itself belongs, and its `then` with it.
+        size: How many members it has.
+        pending: Open calls, joins and inner scopes in it.
+    """
+
+    address: str
+    body: bytes
+    delay_ms: int
+    at_ms: int
+    scope: CallId
+    member: int
+    size: int
+    pending: int
+
+
+@attrs.define
+class RunState:
+    """One run.
+
+    Attributes:
+        pending: Open calls, joins and scopes of the root scope.
+        live: Calls that are going to run: all but the dead.
+        dead: Dead letters.
+        dropped: Calls that were taken out; with any, the run cannot finish but only fail.
+        external: Joins that wait for an event from outside.
+        reason: Why the run failed or stalled, as far as it is known now.
+        due_ms: When the run is deleted; None while it goes on.
+        waiting: Ids of the joins that miss an event, by event.
+        results: By scope and member; ("", 0) is the run's own.
+    """
+
+    run_id: RunId
+    key: str = ""
+    status: Status = Status.RUNNING
+    pending: int = 0
+    live: int = 0
+    dead: int = 0
+    dropped: int = 0
+    external: int = 0
+    reason: str = ""
+    due_ms: int | None = None
+    calls: dict[CallId, Call] = attrs.field(factory=dict)
+    events: dict[str, bytes] = attrs.field(factory=dict)
+    joins: dict[CallId, Join] = attrs.field(factory=dict)
+    waiting: dict[str, list[CallId]] = attrs.field(factory=dict)
+    scopes: dict[CallId, Scope] = attrs.field(factory=dict)
+    results: dict[tuple[CallId, int], bytes] = attrs.field(factory=dict)
+
+    def outcome(self) -> Outcome:
+        """Return how the run stands."""
+        return Outcome(self.status, self.results.get((ROOT, 0)), self.reason)
+
+
+def view(run: RunState) -> RunView:
+    """Return *run* as people see it."""
+    return RunView(
+        run_id=run.run_id,
+        outcome=run.outcome(),
+        calls=tuple(
+            CallView(
+                call_id=call_id,
+                address=call.address,
+                phase=call.phase,
+                generation=call.generation,
+                attempts=call.attempts,
+                lost=call.lost,
+                due_ms=call.due_ms,
+                reason=call.reason,
+            )
+            for call_id, call in run.calls.items()
+        ),
+        joins=tuple(
+            JoinView(
+                call_id,
+                join.address,
+                tuple(name for name in join.events if name not in run.events),
+            )
+            for call_id, join in run.joins.items()
+        ),
+        events=tuple(run.events),
+    )

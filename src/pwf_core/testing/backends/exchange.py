@@ -1,0 +1,264 @@
+"""Exchange: a worker's round trip, which may be sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from pwf_core.commands import Answer, Command, Granted
+from pwf_core.ids import ClaimId
+from pwf_core.ports import Backend, Exchanged, Take
+from pwf_core.testing.bench import open_bench
+from pwf_core.testing.harness import PATIENCE, Harness, behaviour
+from pwf_core.testing.making import LEASE, SERVICE, call, commit, decision, join, start
+from pwf_core.transition import DEFER_MS, SUSPECT_LOST
+from pwf_core.views import Phase, Status
+
+
+class _Worker:
+    """Takes as a worker does: one claim id per exchange, repeated only with the same exchange."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._session = secrets.token_hex(8)
+        self._exchanges = 0
+
+    def take(self, limit: int = 10, services: tuple[str, ...] = (SERVICE,)) -> Take:
+        self._exchanges += 1
+        return Take(services, limit, ClaimId(f"{self._session}:{self._exchanges}"), LEASE)
+
+    async def exchange(self, take: Take, *commands: Command) -> Exchanged:
+        return await self.backend.exchange(commands, take)
+
+    async def until_granted(self, *services: str) -> tuple[Take, list[Granted]]:
+        """Exchange until something is granted; return the last take and its grants."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                take = self.take(services=services or (SERVICE,))
+                grants = (await self.exchange(take)).grants
+                if grants:
+                    return take, grants
+                await self.backend.idle(services or (SERVICE,), 0.05)
+
+
+@behaviour()
+async def test_exchange_answers_and_grants(harness: Harness[Backend]) -> None:
+    """An exchange answers its commands, and grants calls under its claim id."""
+    worker = _Worker(await harness.connect())
+    first = start()
+    await worker.backend.apply([first])
+    take, (grant,) = await worker.until_granted()
+
+    assert (first.run_id, first.call.call_id) == (grant.run_id, grant.call_id)
+    assert take.claim_id == grant.claim_id
+    reply = await worker.exchange(worker.take(), commit(grant, decision(result=b"\x01")))
+    assert ([Answer.DONE], []) == (reply.replies, reply.grants)
+
+
+@behaviour()
+async def test_repeated_exchange_is_one(harness: Harness[Backend]) -> None:
+    """An exchange whose reply was lost may be sent again: all of it is as if sent once."""
+    worker = _Worker(await harness.connect())
+    root = start()
+    await worker.backend.apply([root])
+    _, (grant,) = await worker.until_granted()
+    child = call("work.child")
+    made = commit(grant, decision(calls=[child]))
+    take = worker.take()
+    reply = await worker.exchange(take, made)
+    again = await worker.exchange(take, made)
+    third = await worker.exchange(take, made)
+
+    assert [Answer.DONE] == reply.replies
+    assert [again.replies] == [third.replies]
+    assert again.replies in ([Answer.DONE], [Answer.ENDED])
+    grants = {one.call_id: one for one in [*reply.grants, *again.grants, *third.grants]}
+    if not grants:
+        _, found = await worker.until_granted()
+        grants = {one.call_id: one for one in found}
+    assert {child.call_id} == set(grants)
+    (granted,) = grants.values()
+    assert 1 == granted.attempt
+    reply = await worker.exchange(worker.take(), commit(granted))
+    assert ([Answer.DONE], []) == (reply.replies, reply.grants)
+    (view,) = await worker.backend.read([root.run_id])
+    assert view is not None
+    assert Status.FINISHED is view.outcome.status
+
+
+@behaviour()
+async def test_repeated_take_gives_the_same_grants(harness: Harness[Backend]) -> None:
+    """The same claim id again gets the same calls: one attempt, nothing lost, nothing doubled.
+
+    Where a broker delivers in its own time, a take that got nothing may get calls when repeated.
+    """
+    worker = _Worker(await harness.connect())
+    starts = [start() for _ in range(5)]
+    await worker.backend.apply(starts)
+    take, grants = await worker.until_granted()
+    again = (await worker.exchange(take)).grants
+    if worker.backend.capabilities.fused:
+        assert sorted(grants, key=_id) == sorted(again, key=_id)
+    held = {one.call_id: one for one in [*grants, *again]}
+    async with asyncio.timeout(PATIENCE):
+        while len(held) < len(starts):
+            take, grants = await worker.until_granted()
+            held |= {one.call_id: one for one in grants}
+
+    assert {1} == {one.attempt for one in held.values()}
+    views = await worker.backend.read([one.run_id for one in starts])
+    assert [[(Phase.LEASED, 1)]] * 5 == [
+        [(one.phase, one.attempts) for one in view.calls] for view in views if view
+    ]
+
+
+@behaviour()
+async def test_commit_and_next_in_one_round_trip(harness: Harness[Backend]) -> None:
+    """A fused backend grants what the very same exchange has committed."""
+    worker = _Worker(await harness.connect())
+    await worker.backend.apply([start()])
+    _, (grant,) = await worker.until_granted()
+    for number in range(5):
+        address = f"work.step-{number}"
+        made = commit(grant, decision(calls=[call(address)]))
+        reply = await worker.exchange(worker.take(), made)
+        grants = reply.grants
+
+        assert [Answer.DONE] == reply.replies
+        if worker.backend.capabilities.fused:
+            assert 1 == len(grants)
+        elif not grants:
+            _, grants = await worker.until_granted()
+        (grant,) = grants
+        assert address == grant.address
+
+
+@behaviour()
+async def test_take_keeps_to_its_limit(harness: Harness[Backend]) -> None:
+    """Not more calls than asked for, unless a broker's message names more."""
+    bench = await open_bench(harness)
+    await bench.do(*(start() for _ in range(10)))
+    worker = _Worker(await harness.connect())
+    seen: set[str] = set()
+    async with asyncio.timeout(PATIENCE):
+        while len(seen) < 10:
+            grants = (await worker.exchange(worker.take(3))).grants
+            if worker.backend.capabilities.fused:
+                assert len(grants) <= 3
+            seen |= {one.call_id for one in grants}
+            if not grants:
+                await worker.backend.idle([SERVICE], 0.05)
+
+
+@behaviour()
+async def test_take_of_nothing_commits_only(harness: Harness[Backend]) -> None:
+    """Who has no room gets no calls, and its commands are applied."""
+    worker = _Worker(await harness.connect())
+    await worker.backend.apply([start(), start()])
+    async with asyncio.timeout(PATIENCE):
+        grants: list[Granted] = []
+        while len(grants) < 2:
+            grants += (await worker.until_granted())[1]
+    take = worker.take(0)
+    made = commit(grants[0], decision(calls=[call()]))
+    reply = await worker.exchange(take, made)
+    again = await worker.exchange(take, made)
+
+    assert ([Answer.DONE], []) == (reply.replies, reply.grants)
+    assert [] == again.grants
+    assert again.replies in ([Answer.DONE], [Answer.ENDED])
+    assert 1 == len((await worker.until_granted())[1])
+
+
+@behaviour()
+async def test_no_service_no_calls(harness: Harness[Backend]) -> None:
+    """Who serves nothing gets nothing, and neither does one whose services have no work."""
+    worker = _Worker(await harness.connect())
+    await worker.backend.apply([start()])
+
+    assert [] == (await worker.exchange(worker.take(services=()))).grants
+    assert [] == (await worker.exchange(worker.take(services=("nobody",)))).grants
+    assert 1 == len((await worker.until_granted())[1])
+
+
+@behaviour()
+async def test_bad_command_fails_alone(harness: Harness[Backend]) -> None:
+    """A refused command in an exchange leaves its neighbours and the take alone."""
+    bench = await open_bench(harness)
+    one, two = await bench.begin(), await bench.begin()
+    await bench.commit(two)
+    worker = _Worker(await harness.connect())
+    root = start(call("other.task"))
+    reply = await worker.exchange(
+        worker.take(services=("other",)),
+        commit(two, decision(calls=[call("work.ghost")])),
+        commit(one, decision(emits=[("a", b"\x01")], joins=[join("a", then=call("work.then"))])),
+        root,
+    )
+
+    assert [Answer.ENDED, Answer.DONE] == reply.replies[:2]
+    grants = reply.grants or (await worker.until_granted("other"))[1]
+    assert [root.call.call_id] == [grant.call_id for grant in grants]
+    then = await bench.take_one("work.then")
+    assert {"a": b"\x01"} == then.events
+    await bench.nothing()
+
+
+@behaviour()
+async def test_exchange_moves_on_what_is_due(harness: Harness[Backend]) -> None:
+    """Every exchange fires what is due, of any service, and says when the next timer is."""
+    worker = _Worker(await harness.connect())
+    other = start(call("other.task", delay_ms=harness.tick))
+    await worker.backend.apply([other, start(call(delay_ms=500_000))])
+    await harness.elapse(harness.tick)
+    reply = await worker.exchange(worker.take())
+
+    assert [] == reply.grants
+    assert reply.next_due_ms is not None
+    assert reply.next_due_ms <= 500_000
+    take, (grant,) = await worker.until_granted("other")
+    assert (other.run_id, take.claim_id) == (grant.run_id, grant.claim_id)
+
+
+@behaviour()
+async def test_idle_is_over_when_work_comes(harness: Harness[Backend]) -> None:
+    """A worker that waits is woken by a call that another connection starts."""
+    worker, client = _Worker(await harness.connect()), await harness.connect()
+    await worker.exchange(worker.take())
+    waiting = asyncio.create_task(worker.backend.idle([SERVICE], 2 * PATIENCE))
+    await asyncio.sleep(0)
+    await client.apply([start()])
+    async with asyncio.timeout(PATIENCE):
+        await waiting
+        await worker.until_granted()
+
+
+@behaviour()
+async def test_idle_ends_with_its_time(harness: Harness[Backend]) -> None:
+    """Without work, waiting is over after the time-out, and that is no error."""
+    backend = await harness.connect()
+    async with asyncio.timeout(PATIENCE):
+        await backend.idle([SERVICE], 0.05)
+        await backend.idle([SERVICE, "other"], 0)
+
+
+@behaviour()
+async def test_suspects_are_deferred_where_unwanted(harness: Harness[Backend]) -> None:
+    """A worker that has a suspect gets no other; one without gets it."""
+    bench = await open_bench(harness)
+    root = await bench.begin()
+    await bench.commit(root, calls=[call("work.next")])
+    for _ in range(SUSPECT_LOST):
+        await bench.take_one("work.next", lease_ms=harness.tick)
+        await bench.elapse(harness.tick)
+    async with asyncio.timeout(PATIENCE):
+        while (await bench.call(root.run_id)).phase is not Phase.TIMED:
+            assert [] == await bench.grants(suspects=False)
+    await bench.elapse(DEFER_MS)
+    (grant,) = await bench.take(1)
+
+    assert (True, SUSPECT_LOST + 1, 0) == (grant.suspect, grant.attempt, grant.failures)
+
+
+def _id(grant: Granted) -> str:
+    return grant.call_id

@@ -1,0 +1,58 @@
+"""What the tests of brokers do over and over: receive until it is there, show that nothing is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from pwf_core.commands import Message
+from pwf_core.ports import Broker, Delivery
+from pwf_core.testing.harness import PATIENCE
+from pwf_core.testing.making import SERVICE, message
+
+__all__ = ["assert_empty", "names", "receive", "receive_and_ack"]
+
+_PAUSE = 0.1
+
+
+async def receive(
+    broker: Broker,
+    count: int,
+    *services: str,
+    limit: int = 100,
+) -> list[Delivery]:
+    """Return deliveries that name the next *count* messages, or are problems; not acked."""
+    found: list[Delivery] = []
+    async with asyncio.timeout(PATIENCE):
+        while (missing := count - _size(found)) > 0:
+            wanted = services or (SERVICE,)
+            deliveries = await broker.receive(wanted, min(missing, limit))
+            found += deliveries
+            if not deliveries:
+                await broker.idle(wanted, _PAUSE)
+    return found
+
+
+async def receive_and_ack(broker: Broker, count: int, *services: str) -> list[Message]:
+    """Return the next *count* messages, acked."""
+    deliveries = await receive(broker, count, *services)
+    await broker.ack(deliveries)
+    return names(deliveries)
+
+
+def names(deliveries: Sequence[Delivery]) -> list[Message]:
+    """Return the messages that *deliveries* name."""
+    return [one for delivery in deliveries for one in delivery.messages]
+
+
+async def assert_empty(broker: Broker, service: str = SERVICE) -> None:
+    """Show that the queue of *service* has nothing, by a message that arrives alone."""
+    fence = message(f"{service}.fence")
+
+    assert [True] == await broker.publish([fence])
+    assert [fence] == await receive_and_ack(broker, 1, service)
+    assert [] == await broker.receive([service], 10)
+
+
+def _size(deliveries: Sequence[Delivery]) -> int:
+    return sum(len(one.messages) or 1 for one in deliveries)

@@ -1,0 +1,94 @@
+"""Waiting and closing: a consumer is woken by work, and leaves when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from pwf_core.ports import Broker
+from pwf_core.testing.brokers._consumer import receive_and_ack
+from pwf_core.testing.harness import PATIENCE, Harness, behaviour
+from pwf_core.testing.making import SERVICE, message
+
+
+@behaviour()
+async def test_idle_is_over_when_work_comes(harness: Harness[Broker]) -> None:
+    """Who waits is woken by a message that another connection publishes, long before the time-out."""
+    consumer, publisher = await harness.connect(), await harness.connect()
+    await consumer.receive([SERVICE], 1)
+    began = time.monotonic()
+    waiting = asyncio.create_task(consumer.idle([SERVICE], 2 * PATIENCE))
+    await asyncio.sleep(0)
+    sent = message()
+    await publisher.publish([sent])
+    async with asyncio.timeout(PATIENCE):
+        await waiting
+
+    assert time.monotonic() - began < PATIENCE
+    assert [sent] == await receive_and_ack(consumer, 1)
+
+
+@behaviour()
+async def test_idle_returns_when_work_is_there(harness: Harness[Broker]) -> None:
+    """What was published before one began to wait counts, too."""
+    consumer, publisher = await harness.connect(), await harness.connect()
+    sent = message()
+    await publisher.publish([sent])
+    async with asyncio.timeout(PATIENCE):
+        await consumer.idle([SERVICE], 2 * PATIENCE)
+
+    assert [sent] == await receive_and_ack(consumer, 1)
+
+
+@behaviour()
+async def test_idle_ends_with_its_time(harness: Harness[Broker]) -> None:
+    """Without work, waiting is over after the time-out, and that is no error."""
+    broker = await harness.connect()
+    async with asyncio.timeout(PATIENCE):
+        await broker.idle([SERVICE], 0.05)
+        await broker.idle([SERVICE, "other"], 0)
+
+
+@behaviour()
+async def test_close_while_somebody_waits(harness: Harness[Broker]) -> None:
+    """Closing is fine while somebody waits; they see at most that the connection is gone."""
+    broker = await harness.connect()
+    waiting = asyncio.create_task(broker.idle([SERVICE], 0.3))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(PATIENCE):
+        await broker.close()
+        (ended,) = await asyncio.gather(waiting, return_exceptions=True)
+
+    assert ended is None or isinstance(ended, ConnectionError)
+
+
+@behaviour()
+async def test_close_twice_is_fine(harness: Harness[Broker]) -> None:
+    """Closing what is closed does nothing."""
+    broker = await harness.connect()
+    await broker.publish([message()])
+    await broker.close()
+    await broker.close()
+
+
+@behaviour()
+async def test_close_after_crash_is_fine(harness: Harness[Broker]) -> None:
+    """A broker whose connection is gone closes in good time, and without an error."""
+    broker = await harness.connect(doomed=True)
+    await broker.publish([message()])
+    await harness.crash(broker)
+    async with asyncio.timeout(PATIENCE):
+        await broker.close()
+        await broker.close()
+
+
+@behaviour()
+async def test_closed_broker_opens_again(harness: Harness[Broker]) -> None:
+    """A broker may be opened anew after it was closed: blocking clients do that."""
+    broker = await harness.connect()
+    sent = message()
+    await broker.publish([sent])
+    await broker.close()
+    await broker.open()
+
+    assert [sent] == await receive_and_ack(broker, 1)

@@ -1,0 +1,133 @@
+"""What a store lists: runs by id, dead letters, and the calls that wait for their time."""
+
+from __future__ import annotations
+
+from pwf_core.commands import Answer, Bury, Drop, Granted, Postponement, Requeue
+from pwf_core.ports import StateStore
+from pwf_core.testing.harness import Harness, behaviour
+from pwf_core.testing.making import call, commit, new_run_id, postpone, start
+from pwf_core.testing.stores._desk import begin, do, started, sweep
+
+
+def _bury(grant: Granted, reason: str = "boom") -> Bury:
+    return Bury(grant.run_id, grant.call_id, grant.claim_id, reason)
+
+
+@behaviour()
+async def test_read_keeps_the_order(harness: Harness[StateStore]) -> None:
+    """Runs come in the order asked for, as often as asked for, None for those unknown."""
+    store = await harness.connect()
+    one, two = await started(store), await started(store)
+    views = await store.read([two.run_id, new_run_id(), one.run_id, two.run_id])
+
+    assert [two.run_id, None, one.run_id, two.run_id] == [one and one.run_id for one in views]
+
+
+@behaviour()
+async def test_timed_lists_what_waits(harness: Harness[StateStore]) -> None:
+    """Delayed, retried and parked calls of a service are listed; queued and leased ones are not."""
+    store = await harness.connect()
+    await started(store)
+    await begin(store)
+    await store.apply([start()])  # in the outbox
+    delayed = start(call(delay_ms=600_000))
+    other = start(call("other.task", delay_ms=600_000))
+    await store.apply([delayed, other])
+    retried, parked = await begin(store), await begin(store)
+    await do(
+        store,
+        postpone(retried, delay_ms=600_000),
+        postpone(parked, Postponement.PARK, delay_ms=600_000),
+    )
+
+    expected = {
+        (delayed.run_id, delayed.call.call_id),
+        (retried.run_id, retried.call_id),
+        (parked.run_id, parked.call_id),
+    }
+    listed = await store.timed("work", 100)
+    assert len(expected) == len(listed)
+    assert expected == set(listed)
+    assert [(other.run_id, other.call.call_id)] == await store.timed("other", 100)
+    assert [] == await store.timed("nobody", 100)
+
+
+@behaviour()
+async def test_timed_keeps_to_its_limit(harness: Harness[StateStore]) -> None:
+    """Not more than asked for; what is dropped makes room for the rest."""
+    store = await harness.connect()
+    await store.apply([start(call(delay_ms=600_000)) for _ in range(5)])
+    seen = 0
+    while names := await store.timed("work", 2):
+        assert len(names) <= 2
+        drops = [Drop(run_id, call_id, dead=False, reason="x") for run_id, call_id in names]
+        assert [Answer.DONE] * len(names) == await do(store, *drops)
+        seen += len(names)
+
+    assert 5 == seen
+    assert [] == await sweep(store)
+
+
+@behaviour()
+async def test_dead_letters_tell_their_story(harness: Harness[StateStore]) -> None:
+    """A dead letter has the call's address and body, its attempts, the reason and the time."""
+    store = await harness.connect()
+    grant = await begin(store, call("work.task", b"\x91\xa1x"))
+    await do(store, _bury(grant, "Traceback\n  …\nValueError: no"))
+    (letter,) = await store.dead_letters(None, 10)
+
+    assert (grant.run_id, grant.call_id, "work.task") == (
+        letter.run_id,
+        letter.call_id,
+        letter.address,
+    )
+    assert (1, b"\x91\xa1x") == (letter.attempts, letter.body)
+    assert "Traceback\n  …\nValueError: no" == letter.reason
+    assert letter.died_ms > 0
+
+
+@behaviour()
+async def test_dead_letters_are_listed_oldest_first(harness: Harness[StateStore]) -> None:
+    """Dead letters come in the order of their death, by service or all, at most so many."""
+    store = await harness.connect()
+    grants = [await begin(store, call(f"service-{number % 2}.task")) for number in range(6)]
+    for grant in reversed(grants):
+        await do(store, _bury(grant))
+        await harness.elapse(harness.tick)
+    died = [grant.call_id for grant in reversed(grants)]
+
+    assert died == [one.call_id for one in await store.dead_letters(None, 10)]
+    assert died[:3] == [one.call_id for one in await store.dead_letters(None, 3)]
+    assert died[::2] == [one.call_id for one in await store.dead_letters("service-1", 10)]
+    assert died[1:4:2] == [one.call_id for one in await store.dead_letters("service-0", 2)]
+    assert [] == await store.dead_letters("nobody", 10)
+
+
+@behaviour()
+async def test_requeued_and_dropped_are_off_the_list(harness: Harness[StateStore]) -> None:
+    """A dead letter that was requeued or discarded is none any more."""
+    store = await harness.connect()
+    one, two, three = [await begin(store) for _ in range(3)]
+    await do(store, _bury(one), _bury(two), _bury(three))
+    replies = await do(
+        store,
+        Requeue(one.run_id, one.call_id),
+        Drop(two.run_id, two.call_id, dead=True, reason="discarded"),
+    )
+
+    assert [Answer.DONE] * 2 == replies
+    assert [three.call_id] == [letter.call_id for letter in await store.dead_letters(None, 10)]
+
+
+@behaviour()
+async def test_committed_is_on_no_list(harness: Harness[StateStore]) -> None:
+    """A commit removes every trace of its call."""
+    store = await harness.connect()
+    grant = await begin(store)
+    await do(store, commit(grant))
+
+    assert [] == await store.timed("work", 10)
+    assert [] == await store.dead_letters(None, 10)
+    (view,) = await store.read([grant.run_id])
+    assert view is not None
+    assert ((), ()) == (view.calls, view.joins)
