@@ -1,0 +1,200 @@
+"""The blocking twins of `backend` and `store`: for threads, and safe after a fork."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Self, TypeVar
+
+import attrs
+
+from pwf_core.adapters import Settings
+from pwf_core.capabilities import Capabilities
+from pwf_core.commands import Command, Reply
+from pwf_core.errors import StoreUnavailableError
+from pwf_core.ids import CallId, RunId
+from pwf_core.ports import Applied, BlockingWatch, Exchanged, Take
+from pwf_core.steps import Steps, drive
+from pwf_core.views import DeadLetter, RunView
+from pwf_redis import backend, store
+from pwf_redis.client import LOOK_AGAIN, WAITING, operations_for
+from pwf_redis.links import BlockingLinks
+from pwf_redis.operations import Operations
+from pwf_redis.rounds import Round
+from pwf_redis.target import Target
+from pwf_redis.watching_blocking import BlockingEars
+
+__all__ = ["BlockingClient", "BlockingRedisBackend", "BlockingRedisStateStore"]
+
+T = TypeVar("T")
+
+
+@attrs.define
+class BlockingClient:
+    """A server as seen from threads. Opens itself when first used."""
+
+    _target: Target
+    _opening: Callable[[], Steps[Round, None]]  # what to do first
+    _links: BlockingLinks = attrs.field(init=False)
+    _waiting: BlockingLinks = attrs.field(init=False)  # so that who waits blocks nobody
+    _ears: BlockingEars = attrs.field(init=False)
+    _is_open: bool = attrs.field(default=False, init=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._links = BlockingLinks(self._target)
+        self._waiting = BlockingLinks(self._target, most=WAITING)
+        self._ears = BlockingEars(self._target)
+
+    def open(self) -> None:
+        """Connect and check the server; again, it checks again."""
+        self._target.acquire()
+        self._is_closed = False
+        self._links.open()
+        self._waiting.open()
+        drive(self._opening(), self._perform)
+        self._is_open = True
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._is_closed, self._is_open = True, False
+        self._ears.close()
+        self._waiting.close()
+        self._links.close()
+        self._target.release()
+
+    def run(self, steps: Steps[Round, T]) -> T:
+        """Perform an operation."""
+        if not self._is_open and not self._is_closed:
+            self.open()
+        return drive(steps, self._perform)
+
+    def _perform(self, effect: Round) -> object:
+        return self._links.ask(effect.commands)
+
+    def watch(self, channel: str) -> AbstractContextManager[BlockingWatch]:
+        """Listen for the end of a run."""
+        return self._ears.watch(channel)
+
+    def wait_for_work(
+        self,
+        look: Callable[[], Steps[Round, bool]],
+        tokens: Sequence[str],
+        timeout: float,
+    ) -> None:
+        """See `Client.wait_for_work`."""
+        longest = min(LOOK_AGAIN, self._target.timeout / 2)
+        deadline = time.monotonic() + timeout
+        try:
+            while not self.run(look()) and (left := deadline - time.monotonic()) > 0:
+                seconds = max(min(left, longest), 0.001)
+                (token,) = self._waiting.ask([("BLPOP", *tokens, seconds)])
+                if token is not None:
+                    return
+        except StoreUnavailableError:
+            if not self._is_closed:
+                raise
+
+
+@attrs.define
+class BlockingRedisStateStore:
+    """Blocking twin of `RedisStateStore`."""
+
+    operations: Operations
+    _client: BlockingClient
+
+    @classmethod
+    def on(cls, target: Target, settings: Settings) -> Self:
+        """Return a store on a server."""
+        operations = operations_for(target, settings)
+        return cls(operations, BlockingClient(target, operations.open))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Durable and shared."""
+        return store.CAPABILITIES
+
+    def open(self) -> None:
+        """See `StateStore.open`."""
+        self._client.open()
+
+    def close(self) -> None:
+        """See `StateStore.close`."""
+        self._client.close()
+
+    def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
+        """See `StateStore.apply`."""
+        return self._client.run(self.operations.apply(commands, sweep=sweep))
+
+    def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
+        """See `StateStore.read`."""
+        return self._client.run(self.operations.read(run_ids))
+
+    def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
+        """See `StateStore.watch`."""
+        return self._client.watch(self.operations.keys.done(run_id))
+
+    def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
+        """See `StateStore.dead_letters`."""
+        return self._client.run(self.operations.dead_letters(service, limit))
+
+    def timed(self, service: str, limit: int) -> list[tuple[RunId, CallId]]:
+        """See `StateStore.timed`."""
+        return self._client.run(self.operations.timed(service, limit))
+
+
+@attrs.define
+class BlockingRedisBackend:
+    """Blocking twin of `RedisBackend`."""
+
+    operations: Operations
+    _client: BlockingClient
+
+    @classmethod
+    def on(cls, target: Target, settings: Settings) -> Self:
+        """Return a backend on a server."""
+        operations = operations_for(target, settings)
+        return cls(operations, BlockingClient(target, operations.open))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Durable, shared and fused."""
+        return backend.CAPABILITIES
+
+    def open(self) -> None:
+        """See `Backend.open`."""
+        self._client.open()
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._client.close()
+
+    def apply(self, commands: Sequence[Command]) -> list[Reply]:
+        """See `Backend.apply`."""
+        return self._client.run(self.operations.apply(commands, sweep=0)).replies
+
+    def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged:
+        """See `Backend.exchange`."""
+        return self._client.run(self.operations.exchange(commands, take))
+
+    def idle(self, services: Sequence[str], timeout: float) -> None:
+        """See `Backend.idle`."""
+        tokens = [self.operations.keys.wake(service) for service in services]
+        self._client.wait_for_work(lambda: self.operations.has_work(services), tokens, timeout)
+
+    def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
+        """See `Backend.read`."""
+        return self._client.run(self.operations.read(run_ids))
+
+    def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
+        """See `Backend.watch`."""
+        return self._client.watch(self.operations.keys.done(run_id))
+
+    def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
+        """See `Backend.dead_letters`."""
+        return self._client.run(self.operations.dead_letters(service, limit))
+
+    def purge(self, service: str) -> int:
+        """See `Backend.purge`."""
+        return self._client.run(self.operations.purge(service))

@@ -1,0 +1,191 @@
+"""Start-up checks: can this server carry the promises? Loud and exact, before any work is accepted.
+
+What cannot be asked, because the user may not run INFO or CONFIG, is noted and not taken for a fault.
+`NEEDED` is the least that a user must be allowed.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import attrs
+
+from pwf_core.adapters import Durability
+from pwf_core.errors import ConfigurationError, PwfError
+from pwf_core.steps import Steps
+from pwf_redis.keys import Keys
+from pwf_redis.rounds import Round, ask
+
+__all__ = [
+    "NEEDED",
+    "NEEDED_BY_STREAMS",
+    "DurabilityWarning",
+    "Facts",
+    "check",
+    "check_format",
+]
+
+logger = logging.getLogger("pwf_redis")
+
+# For `ACL SETUSER … ~pwf:{namespace:*}:* &pwf:{namespace:*}:*`, with a "+" before each.
+NEEDED = (
+    *("ping", "select", "info", "config|get", "time", "eval", "evalsha"),
+    *("get", "set", "pexpire", "unlink"),
+    *("hset", "hget", "hmget", "hdel", "hlen", "hkeys", "hscan"),
+    *("zadd", "zrem", "zrange", "zrangebyscore", "lpush", "llen", "ltrim", "blpop"),
+    *("xadd", "xrange", "xdel", "xlen", "publish", "subscribe", "unsubscribe"),
+)
+# And for the streams as a plain broker.
+NEEDED_BY_STREAMS = ("xgroup", "xreadgroup", "xack", "xautoclaim", "xinfo", "xpending")
+
+_OLDEST = (6, 2)  # XAUTOCLAIM, exclusive ranges, LPOP with a count
+_FLAGS = (7, 0)  # `#!lua flags=…`
+# What stands in `format`: the layout's version, and who may write it.
+_FORMATS = {False: "1 fused", True: "1 paired"}
+
+
+class DurabilityWarning(UserWarning):
+    """The server may lose work that it has acknowledged."""
+
+
+@attrs.define
+class Facts:
+    """What is known about one server.
+
+    Attributes:
+        where: Its name for people.
+        durability: What the deployment wants.
+        version: (major, minor); (0, 0) before the check.
+        knows_flags: Whether scripts may begin with `#!lua`.
+    """
+
+    where: str
+    durability: Durability = Durability.STANDARD
+    version: tuple[int, int] = (0, 0)
+    knows_flags: bool = True
+
+
+def check(facts: Facts) -> Steps[Round, None]:
+    """Look at the server, fill in *facts*, and refuse what would lose work.
+
+    Args:
+        facts: What is wanted; and what was found, afterwards.
+
+    Raises:
+        ConfigurationError: If the server cannot carry the promises.
+    """
+    yield from _check_version(facts)
+    settings = yield from _settings(facts)
+    if settings is not None:
+        _check_memory(facts, settings)
+        _check_disk(facts, settings)
+
+
+def _check_version(facts: Facts) -> Steps[Round, None]:
+    try:
+        reply = yield from ask("INFO", "server")
+    except ConfigurationError:  # NOPERM
+        reply = b""
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    # Valkey says here which Redis it is compatible with.
+    version = lines.get("redis_version", "")
+    try:
+        major, minor = (int(part) for part in version.split(".")[:2])
+    except ValueError:
+        logger.warning("Redis at %s does not say its version; taking it for a new one", facts.where)
+        return
+    facts.version = (major, minor)
+    facts.knows_flags = facts.version >= _FLAGS
+    if facts.version < _OLDEST:
+        raise ConfigurationError(
+            f"Redis at {facts.where} is version {version}; pwf needs 6.2 or later, or Valkey.",
+        )
+
+
+def _settings(facts: Facts) -> Steps[Round, dict[str, str] | None]:
+    found: dict[str, str] = {}
+    for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
+        try:
+            reply = yield from ask("CONFIG", "GET", name)
+        except PwfError as error:
+            logger.info(
+                "Redis at %s does not let its settings be read (%s); make sure that it has "
+                "appendonly yes and maxmemory-policy noeviction",
+                facts.where,
+                error,
+            )
+            return None
+        found.update({reply[n].decode(): reply[n + 1].decode() for n in range(0, len(reply), 2)})
+    return found
+
+
+def _check_memory(facts: Facts, settings: dict[str, str]) -> None:
+    policy = settings.get("maxmemory-policy", "noeviction")
+    if policy == "noeviction":
+        return
+    if settings.get("maxmemory", "0") != "0":
+        raise ConfigurationError(
+            f"Redis at {facts.where} has maxmemory-policy {policy}: when its memory is full it "
+            "deletes runs and queues. Set `maxmemory-policy noeviction`.",
+        )
+    # Without a limit nothing is evicted; a limit set later would change that.
+    logger.warning(
+        "Redis at %s has maxmemory-policy %s, which will delete work as soon as a maxmemory is set; "
+        "set noeviction",
+        facts.where,
+        policy,
+    )
+
+
+def _check_disk(facts: Facts, settings: dict[str, str]) -> None:
+    appendonly = settings.get("appendonly", "")
+    fsync = settings.get("appendfsync", "")
+    if facts.durability is Durability.FSYNC:
+        if appendonly == "no" or (appendonly and fsync != "always"):
+            raise ConfigurationError(
+                f"durability='fsync' needs `appendonly yes` and `appendfsync always`; Redis at "
+                f"{facts.where} has appendonly {appendonly} and appendfsync {fsync}.",
+            )
+        if not appendonly:
+            logger.warning("Redis at %s does not say how it writes to disk", facts.where)
+        return
+    if appendonly == "no":
+        message = (
+            f"Redis at {facts.where} has appendonly no: work that it has accepted is lost when it "
+            "stops. Set `appendonly yes`."
+        )
+        warnings.warn(message, DurabilityWarning, stacklevel=2)
+
+
+def check_format(facts: Facts, keys: Keys, *, paired: bool) -> Steps[Round, None]:
+    """Make sure that everybody who uses a namespace means the same by it.
+
+    Args:
+        facts: The server.
+        keys: The namespace.
+        paired: Whether a message broker of its own carries the messages.
+
+    Raises:
+        ConfigurationError: If it is used otherwise, or by a later version of pwf.
+    """
+    ours = _FORMATS[paired]
+    yield from ask("SET", keys.format, ours, "NX")
+    found = yield from ask("GET", keys.format)
+    text = found.decode(errors="replace") if isinstance(found, bytes) else ours
+    if text == ours:
+        return
+    if text == _FORMATS[not paired]:
+        other, this = ("on its own", "with a message broker")
+        if not paired:
+            other, this = this, other
+        raise ConfigurationError(
+            f"Namespace {keys.prefix} of Redis at {facts.where} is used by workers that run Redis "
+            f"{other}; running it {this} needs another namespace, because neither would see the "
+            "other's messages.",
+        )
+    raise ConfigurationError(
+        f"Namespace {keys.prefix} of Redis at {facts.where} is stored in format {text!r}, which "
+        f"this version of pwf does not know (it writes {ours!r}). Upgrade it.",
+    )

@@ -1,0 +1,81 @@
+"""What the driver raises, as core errors: one table, at the edge.
+
+Nothing of redis-py crosses a port. `NoScriptError` alone stays as it is on its way to the
+operations, which answer it by sending the script.
+"""
+
+from __future__ import annotations
+
+import redis.exceptions as driver
+
+from pwf_core.errors import (
+    ConfigurationError,
+    PwfError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+
+__all__ = ["GroupExistsError", "NoGroupError", "translate"]
+
+
+class NoGroupError(PwfError):
+    """A stream has no consumer group (yet, or any more); answered by making it."""
+
+
+class GroupExistsError(PwfError):
+    """Somebody else has just made the group."""
+
+
+# First words of error replies that the driver has no class for, or not in every version.
+_WORDS: tuple[tuple[str, type[PwfError], str], ...] = (
+    ("OOM", StoreFullError, "is full (maxmemory)"),
+    ("MISCONF", StoreFullError, "cannot write to its disk"),
+    ("NOAUTH", ConfigurationError, "wants a user or password"),
+    ("WRONGPASS", ConfigurationError, "refuses the user or password"),
+    ("NOPERM", ConfigurationError, "does not allow this user to do what pwf needs"),
+    ("LOADING", StoreUnavailableError, "is still loading its data"),
+    ("BUSY ", StoreUnavailableError, "is busy with a script"),
+    ("READONLY", StoreUnavailableError, "is a replica and takes no writes; a failover is going on"),
+    ("MASTERDOWN", StoreUnavailableError, "is a replica without its master"),
+    ("NOREPLICAS", StoreUnavailableError, "has too few replicas to take writes"),
+    ("CLUSTERDOWN", StoreUnavailableError, "is part of a cluster that is down"),
+    ("TRYAGAIN", StoreUnavailableError, "is moving the slot to another node"),
+    ("NOGROUP", NoGroupError, "has no such group"),
+    ("BUSYGROUP", GroupExistsError, "has that group"),
+    ("MOVED", ConfigurationError, "is a cluster's node, and the slot lies on another one"),
+)
+
+# Subclasses before their bases.
+_CLASSES: tuple[tuple[type[Exception], type[PwfError], str], ...] = (
+    (driver.AuthenticationError, ConfigurationError, "refuses the user or password"),
+    (driver.AuthorizationError, ConfigurationError, "refuses the user"),
+    (driver.OutOfMemoryError, StoreFullError, "is full (maxmemory)"),
+    (driver.NoPermissionError, ConfigurationError, "does not allow this user to do what pwf needs"),
+    (driver.ReadOnlyError, StoreUnavailableError, "is a replica and takes no writes"),
+    (driver.ConnectionError, StoreUnavailableError, "cannot be reached"),
+    (driver.TimeoutError, StoreUnavailableError, "did not answer in time"),
+    (TimeoutError, StoreUnavailableError, "did not answer in time"),
+    (OSError, StoreUnavailableError, "cannot be reached"),
+)
+
+
+def translate(error: Exception, where: str) -> Exception:
+    """Return the core's error for one of the driver; any other error as it is.
+
+    Args:
+        error: What was raised.
+        where: The server, for people; without its password.
+    """
+    if isinstance(error, PwfError | driver.NoScriptError):
+        return error
+    text = str(error)
+    if isinstance(error, driver.ResponseError):
+        for word, kind, says in _WORDS:
+            if text.startswith(word):
+                return kind(f"Redis at {where} {says}: {text}")
+    for cause, kind, says in _CLASSES:
+        if isinstance(error, cause):
+            return kind(f"Redis at {where} {says}: {text or type(error).__name__}")
+    if isinstance(error, driver.RedisError):
+        return PwfError(f"Redis at {where} gave an answer that pwf does not expect: {text}")
+    return error

@@ -1,0 +1,264 @@
+"""Connections to one server, for an event loop and for threads: borrow one, one round trip, return it.
+
+redis-py's connections do the talking; its clients and pools are not used, because they repeat
+commands on their own. Here a round trip is repeated once, and only if it was lost on a connection
+that had been lying idle: the server has most likely been restarted since. That is safe because
+everything that this adapter sends may be sent twice.
+
+A round trip that is cancelled or late takes its connection with it, so that no reply can ever reach
+the wrong caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+from hiredis import pack_command
+from redis.exceptions import ConnectionError as DriverConnectionError
+from redis.exceptions import ResponseError
+
+from pwf_core.errors import StoreUnavailableError
+from pwf_redis.errors import translate
+from pwf_redis.rounds import Command
+from pwf_redis.target import BlockingConnection, Connection, Target, hang_up
+
+__all__ = ["BlockingLinks", "Links"]
+
+# In C; redis-py's own for asyncio is not.
+_pack: Callable[[Command], bytes] = pack_command  # type: ignore[assignment]  # takes longer tuples than it says
+
+# More than this many round trips at a time wait for each other. Batches, not connections, bring
+# speed, and a server's connections are shared by all.
+_MOST = 16
+
+
+def _closed(target: Target) -> StoreUnavailableError:
+    return StoreUnavailableError(f"The connection to Redis at {target.where} has been closed.")
+
+
+def _unwrap(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply
+    return replies
+
+
+@attrs.define
+class Links:
+    """Connections of one event loop; used with another loop, it starts afresh.
+
+    Attributes:
+        target: The server.
+        most: How many round trips may be under way at a time.
+    """
+
+    target: Target
+    most: int = _MOST
+    _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
+    _room: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(0), init=False)
+    _idle: list[Connection] = attrs.field(factory=list, init=False)
+    _busy: set[Connection] = attrs.field(factory=set, init=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
+
+    def open(self) -> None:
+        """Allow use, also after a close."""
+        self._is_closed = False
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send *commands* in one round trip and return their replies.
+
+        Raises:
+            UnavailableError: If the server does not answer.
+            PwfError: If one of the replies is an error.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._room = loop, asyncio.Semaphore(self.most)
+            self._idle.clear()
+        try:
+            async with asyncio.timeout(self.target.timeout), self._room:
+                return _unwrap(await self._ask(commands))
+        except Exception as error:
+            raised = translate(error, self.target.where)
+            if raised is error:
+                raise
+            raise raised from error
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        self._check_open()
+        while self._idle:
+            try:
+                return await self._talk(self._idle.pop(), commands)
+            except DriverConnectionError:
+                await self._drop_idle()  # they are of the same age
+        return await self._talk(self.target.connection(), commands)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed(self.target)
+
+    async def _talk(
+        self,
+        connection: Connection,
+        commands: Sequence[Command],
+    ) -> list[Any]:
+        self._busy.add(connection)
+        try:
+            await connection.connect()
+            self._check_open()  # closed meanwhile, this connection was not seen
+            packed = [_pack(one) for one in commands]
+            await connection.send_packed_command(packed, check_health=False)
+            replies = []
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        else:
+            if self._is_closed:
+                await connection.disconnect(nowait=True)
+            else:
+                self._idle.append(connection)
+            return replies
+        finally:
+            self._busy.discard(connection)
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Close every connection; round trips under way fail."""
+        self._is_closed = True
+        if self._loop is not asyncio.get_running_loop():
+            self._idle.clear()
+            return
+        await self._drop_idle()
+        for connection in tuple(self._busy):
+            await connection.disconnect(nowait=True)
+
+
+@attrs.define
+class BlockingLinks:
+    """Connections of one process, for any thread; a fork starts afresh.
+
+    Attributes:
+        target: The server.
+        most: How many round trips may be under way at a time.
+    """
+
+    target: Target
+    most: int = _MOST
+    _process: int = attrs.field(factory=os.getpid, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _room: threading.Semaphore = attrs.field(
+        default=attrs.Factory(lambda self: threading.Semaphore(self.most), takes_self=True),
+        init=False,
+    )
+    _idle: list[BlockingConnection] = attrs.field(factory=list, init=False)
+    _busy: set[BlockingConnection] = attrs.field(factory=set, init=False)
+    _is_closed: bool = attrs.field(default=False, init=False)
+
+    def open(self) -> None:
+        """Allow use, also after a close."""
+        self._is_closed = False
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Links.ask`."""
+        self._notice_fork()
+        if not self._room.acquire(timeout=self.target.timeout):
+            raise StoreUnavailableError(
+                f"Redis at {self.target.where} keeps all {self.most} connections waiting.",
+            )
+        try:
+            return _unwrap(self._ask(commands))
+        except Exception as error:
+            raised = translate(error, self.target.where)
+            if raised is error:
+                raise
+            raise raised from error
+        finally:
+            self._room.release()
+
+    def _notice_fork(self) -> None:
+        if self._process != os.getpid():
+            # The parent goes on using its sockets: they are let go, not closed by a farewell.
+            self._process = os.getpid()
+            self._lock, self._room = threading.Lock(), threading.Semaphore(self.most)
+            self._idle, self._busy = [], set()
+
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        self._check_open()
+        while (connection := self._borrow()) is not None:
+            try:
+                return self._talk(connection, commands)
+            except DriverConnectionError:
+                self._drop_idle()  # they are of the same age
+        return self._talk(self.target.blocking_connection(), commands)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed(self.target)
+
+    def _borrow(self) -> BlockingConnection | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def _talk(
+        self,
+        connection: BlockingConnection,
+        commands: Sequence[Command],
+    ) -> list[Any]:
+        with self._in_use(connection):
+            connection.connect()
+            self._check_open()  # closed meanwhile, this connection was not seen
+            packed = [_pack(one) for one in commands]
+            connection.send_packed_command(packed, check_health=False)
+            replies: list[Any] = []
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+            return replies
+
+    @contextmanager
+    def _in_use(self, connection: BlockingConnection) -> Iterator[None]:
+        with self._lock:
+            self._busy.add(connection)
+        try:
+            yield
+        except BaseException:
+            connection.disconnect()
+            with self._lock:
+                self._busy.discard(connection)
+            raise
+        with self._lock:
+            self._busy.discard(connection)
+            if not self._is_closed:
+                self._idle.append(connection)
+                return
+        connection.disconnect()
+
+    def _drop_idle(self) -> None:
+        while (connection := self._borrow()) is not None:
+            connection.disconnect()
+
+    def close(self) -> None:
+        """Close every connection; round trips under way fail."""
+        self._is_closed = True
+        self._notice_fork()
+        self._drop_idle()
+        with self._lock:
+            busy = tuple(self._busy)
+        for connection in busy:
+            hang_up(connection)

@@ -1,0 +1,266 @@
+-- exchange.lua: move on what is due, apply commands, and (fused) take calls to run. One atomic step.
+--
+-- KEYS[1]   see runs.lua
+-- ARGV[1]   the request of runs.lua, and after its commands
+--             sweep          how many due timers to fire at the most
+--             session        "" to take nothing; else who takes,
+--             claim id
+--             lease_ms
+--             suspects       whether one call that was lost with its workers before may be taken
+--             limit
+--             services       a list
+-- ARGV[n]   payloads
+--
+-- Reply:    { 0, replies, grants, enqueued, next_due_ms }
+--             replies        one per command: a number, { run id, created, conflict } or a grant
+--             grants         one per call taken
+--             enqueued       paired: { run id, call id, generation, address } per new copy
+--             next_due_ms    until the earliest timer; -1 without one
+--      or:  { 1, kind, name, problem }: nothing was done, because something could not be judged;
+--             kind is "command" (name: its number from 1), "timer" (its member of `due`) or
+--             "message" (name: { service, entry id }). Send it again without that.
+--
+-- Keys beside those of runs.lua:
+--   queue:<service>   stream of messages, one field m: <run id>:<call id>:<generation>
+--   wake:<service>    list of at most one token: somebody who waits for work is to look
+--   take:<session>    what the last exchange of a worker came to, should its reply get lost
+--   undecodable       list of what strangers put into a queue, the latest first
+--
+-- There is no consumer group. A message leaves its stream in the step that leases its call, so the
+-- lease's timer is the only thing that brings a call back, and no worker owns anything else.
+
+local commands = read_commands()
+local wishes = read(7)
+local sweep, take = wishes[2], wishes[3] ~= '' and {
+  session = wishes[3], claim_id = wishes[4], lease_ms = wishes[5], suspects = wishes[6],
+  limit = wishes[7], services = wishes[8],
+}
+
+local KEEP_UNDECODABLE = 1000
+
+local function problem_of(problem)
+  return type(problem) == 'table' and problem.err or tostring(problem)
+end
+
+---- due timers ---------------------------------------------------------------------------------
+
+local function fire_due()
+  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, sweep)
+  local fires = {}
+  for number, member in ipairs(due) do
+    local run_id, call_id = string.match(member, '^([^:]*):([^:]*):')
+    fires[number] = { false, FIRE, run_id or '', call_id or '' }
+  end
+  read_ahead(fires)
+  for number, fire in ipairs(fires) do
+    if timers[due[number]] == nil then  -- else set anew or cleared by one that fired before
+      timers[due[number]] = false
+      local ok, reply = pcall(apply, fire)
+      if not ok then return { 1, 'timer', due[number], problem_of(reply) } end
+    end
+  end
+end
+
+---- messages -----------------------------------------------------------------------------------
+
+local function queue_key(service)
+  return prefix .. 'queue:' .. service
+end
+
+local waking = {}  -- services in which somebody is to look
+
+-- A line is one service's messages: first those in its stream, then those made by this script.
+-- `names` has run, call and generation of each stream entry, or false for what is not one of ours.
+local function more(line, wish)
+  local entries = redis.call('XRANGE', line.key, line.from, '+', 'COUNT', wish)
+  local names = {}
+  line.dry = #entries < wish
+  line.entries, line.names, line.at = entries, names, 0
+  if #entries > 0 then line.from = '(' .. entries[#entries][1] end
+  for number, entry in ipairs(entries) do
+    local fields, at = entry[2], 3 * number
+    local run_id, call_id, generation
+    if fields and fields[1] == 'm' and #fields == 2 then
+      run_id, call_id, generation = string.match(fields[2], '^([^:]+):([^:]+):(%d+)$')
+    end
+    if run_id then read_call(run_id, call_id, true) end
+    names[at - 2], names[at - 1], names[at] = run_id or false, call_id or false, generation or false
+  end
+  grant_wishes()
+end
+
+-- Return run, call, generation and stream entry of the next message; nil if there is none.
+local function next_message(line, wish)
+  while true do
+    if line.at < #line.entries then
+      line.at = line.at + 1
+      local entry, names, at = line.entries[line.at], line.names, 3 * line.at
+      line.gone[#line.gone + 1] = entry[1]
+      if names[at] then return names[at - 2], names[at - 1], tonumber(names[at]), entry[1] end
+      line.bad[#line.bad + 1] = entry
+    elseif not line.dry then
+      more(line, wish)
+    else
+      local fresh = queued[line.service]
+      if not fresh or fresh.taken == fresh.size then return nil end
+      local at = fresh.taken
+      fresh.taken = at + 4
+      return fresh[at + 1], fresh[at + 2], fresh[at + 3], ''
+    end
+  end
+end
+
+local function claim_message(run_id, call_id, generation, suspects)
+  local run = known(run_id)
+  return run and claim(run, call_id, generation, take.claim_id, take.lease_ms, suspects)
+end
+
+local function has_more(line)
+  local fresh = queued[line.service]
+  return line.at < #line.entries or not line.dry or (fresh and fresh.taken < fresh.size)
+end
+
+local lines = {}
+
+-- Grant up to the limit, one of each service in turn.
+local function take_calls(grants, granted)
+  local limit, suspects = take.limit, take.suspects
+  local waiting = {}
+  for number, service in ipairs(take.services) do
+    local line = {
+      service = service, key = queue_key(service),
+      from = '-', dry = false, entries = {}, names = {}, at = 0, gone = {}, bad = {},
+    }
+    lines[number], waiting[number] = line, line
+  end
+  while #waiting > 0 and #grants < limit do
+    local still = {}
+    for _, line in ipairs(waiting) do
+      if #grants == limit then break end
+      local wish = math.min(math.ceil((limit - #grants) / #waiting), CHUNK)
+      local run_id, call_id, generation, entry = next_message(line, wish)
+      if run_id then
+        local ok, reply = pcall(claim_message, run_id, call_id, generation, suspects)
+        if not ok then return { 1, 'message', { line.service, entry }, problem_of(reply) } end
+        if type(reply) == 'table' then
+          local size = #granted
+          grants[#grants + 1] = reply
+          granted[size + 1], granted[size + 2] = run_id, call_id
+          if reply[7] >= SUSPECT_LOST then suspects = false end
+        end
+        still[#still + 1] = line
+      end
+    end
+    waiting = still
+  end
+  for _, line in ipairs(lines) do
+    if has_more(line) then waking[line.service] = true end
+  end
+end
+
+-- First of all writes, and with a command that is refused when memory is full.
+local function write_messages()
+  for _, service in ipairs(services) do
+    local fresh = queued[service]
+    local key = queue_key(service)
+    for at = fresh.taken + 1, fresh.size, 4 do
+      redis.call('XADD', key, '*', 'm', fresh[at] .. ':' .. fresh[at + 1] .. ':' .. fresh[at + 2])
+      waking[service] = true
+    end
+  end
+  for _, line in ipairs(lines) do
+    bulk('XDEL', line.key, line.gone)
+    for _, entry in ipairs(line.bad) do
+      local text = line.service .. ' ' .. entry[1] .. ' ' .. table.concat(entry[2] or {}, ' ')
+      redis.call('LPUSH', prefix .. 'undecodable', text)
+      redis.call('LTRIM', prefix .. 'undecodable', 0, KEEP_UNDECODABLE - 1)
+    end
+  end
+end
+
+local function wake()
+  for service in pairs(waking) do
+    local key = prefix .. 'wake:' .. service
+    if redis.call('LLEN', key) == 0 then redis.call('LPUSH', key, '1') end
+  end
+end
+
+---- the exchange -------------------------------------------------------------------------------
+
+local function next_due()
+  local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+  local due = tonumber(first[2])
+  -- Whoever waits for a later one must know of it.
+  if not paired and awaited and due and awaited.due <= due then waking[awaited.service] = true end
+  return due and math.max(due - now, 0) or -1
+end
+
+-- The same exchange again: its reply was lost. Grants that still hold are given again.
+local function repeat_exchange(record)
+  local grants, replies, granted = {}, record[2], record[3]
+  for number = 1, #granted, 2 do
+    -- No generation is as low: only the very lease that was given then is granted.
+    local ok, reply = pcall(claim_message, granted[number], granted[number + 1], -1, false)
+    if ok and type(reply) == 'table' then grants[#grants + 1] = reply end
+  end
+  for number, command in ipairs(commands) do
+    if replies[number] == false then
+      local ok, reply = pcall(apply, command)
+      if not ok then return { 1, 'command', number, problem_of(reply) } end
+      replies[number] = reply
+    end
+  end
+  flush()
+  return { 0, replies, grants, {}, next_due() }
+end
+
+local function exchange()
+  local record_key
+  if take then
+    record_key = prefix .. 'take:' .. take.session
+    local record = redis.call('GET', record_key)
+    if record then
+      record = cmsgpack.unpack(record)
+      if record[1] == take.claim_id then return repeat_exchange(record) end
+    end
+  end
+  if sweep > 0 then
+    local problem = fire_due()
+    if problem then return problem end
+  end
+  read_ahead(commands)
+  local replies, answers = {}, {}
+  for number, command in ipairs(commands) do
+    local ok, reply = pcall(apply, command)
+    if not ok then return { 1, 'command', number, problem_of(reply) } end
+    replies[number] = reply
+    -- A grant is not kept but asked for again, which a claim may be.
+    answers[number] = (command[2] ~= CLAIM or type(reply) ~= 'table') and reply
+  end
+  local grants, granted, enqueued = {}, {}, {}
+  if take and take.limit > 0 then
+    local problem = take_calls(grants, granted)
+    if problem then return problem end
+  end
+  if paired then
+    for _, service in ipairs(services) do
+      local fresh = queued[service]
+      for at = 1, fresh.size, 4 do
+        enqueued[#enqueued + 1] = { fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3] }
+      end
+    end
+  else
+    write_messages()
+  end
+  flush()
+  if take and (#commands > 0 or #granted > 0) then
+    local keep_ms = math.max(2 * take.lease_ms, 60000)
+    local record = cmsgpack.pack({ take.claim_id, answers, granted })
+    redis.call('SET', record_key, record, 'PX', keep_ms)
+  end
+  local due = next_due()
+  if not paired then wake() end
+  return { 0, replies, grants, enqueued, due }
+end
+
+return exchange()

@@ -1,0 +1,589 @@
+-- transition.lua: what pwf_core/transition.py says, done inside Redis.
+--
+-- The second of three parts of one script; see runs.lua for KEYS, ARGV and how runs are stored.
+-- Functions stand in the order of the reference and carry its names. Nothing here writes: what a
+-- command changes, it changes in tables, and notes for `flush`.
+
+---- effects ------------------------------------------------------------------------------------
+
+local service_names = {}
+
+local function service_of(address)
+  local service = service_names[address]
+  if not service then
+    service = string.match(address, '^[^.]*')
+    service_names[address] = service
+  end
+  return service
+end
+
+local function name_of(run, call_id, call)
+  local name = call[C_NAME]
+  if not name then
+    name = run.id .. ':' .. call_id .. ':' .. service_of(call[C_ADDRESS])
+    call[C_NAME] = name
+  end
+  return name
+end
+
+local function set_run_timer(run, due)
+  header(run)[H_DUE] = due or 0
+  run.write = true
+  timers[run.id .. '::'] = due
+end
+
+local function send(run, call_id, call)
+  local service = service_of(call[C_ADDRESS])
+  local queue = queued[service]
+  if not queue then
+    queue = { taken = 0, size = 0 }
+    queued[service] = queue
+    services[#services + 1] = service
+  end
+  local size = queue.size
+  queue[size + 1], queue[size + 2] = run.id, call_id
+  queue[size + 3], queue[size + 4] = call[C_GENERATION], call[C_ADDRESS]
+  queue.size = size + 4
+end
+
+local function reason_of(run)
+  return get(run, 'y') or ''
+end
+
+local function set_reason(run, reason)
+  if reason ~= reason_of(run) then put(run, 'y', reason ~= '' and reason) end
+end
+
+local function end_run(run)
+  local result, reason = get(run, 'r::0'), reason_of(run)
+  ends[#ends + 1] = {
+    run.id,
+    struct.pack('>BBI4', header(run)[H_STATUS], result and 1 or 0, #reason) .. reason .. (result or ''),
+  }
+end
+
+local function delete_run(run)
+  local key = get(run, 'k')
+  if key then old_keys[#old_keys + 1] = key end
+  run.deleted = true
+  runs[run.id] = false
+end
+
+---- the life of a call -------------------------------------------------------------------------
+
+local function wait(run, call_id, call, phase, delay_ms)
+  call[C_PHASE] = phase
+  call[C_DUE] = now + delay_ms
+  if phase ~= LEASED then call[C_CLAIM] = '' end
+  call[C_WRITE] = true
+  timers[name_of(run, call_id, call)] = call[C_DUE]
+end
+
+local function enqueue(run, call_id, call)
+  if paired then
+    wait(run, call_id, call, OUTBOX, OUTBOX_MS)
+  else
+    if call[C_DUE] ~= 0 then timers[name_of(run, call_id, call)] = false end
+    call[C_PHASE] = QUEUED
+    call[C_DUE] = 0
+    call[C_CLAIM] = ''
+    call[C_WRITE] = true
+  end
+  send(run, call_id, call)
+end
+
+local function schedule(run, call_id, call, delay_ms, phase)
+  if delay_ms > 0 then
+    wait(run, call_id, call, phase, delay_ms)
+    if not awaited or call[C_DUE] < awaited.due then
+      awaited = { due = call[C_DUE], service = service_of(call[C_ADDRESS]) }
+    end
+  else
+    enqueue(run, call_id, call)
+  end
+end
+
+local function enter(run, scope)
+  if scope == '' then
+    count(run, H_PENDING, 1)
+  else
+    local record = get_scope(run, scope)
+    record[S_PENDING] = record[S_PENDING] + 1
+    record[S_WRITE] = true
+  end
+end
+
+-- Put a large body where it is written once; return what is to stand in the record.
+local function stow(run, call_id, body)
+  if #body <= SMALL then return body end
+  put(run, 'b:' .. call_id, body)
+  return false
+end
+
+-- body: false if it is in a field of its own.
+local function add(run, call_id, address, body, delay_ms, at_ms, scope, member, joined, gathered)
+  local call = {
+    true, false, QUEUED, 0, 0, 0, 0, '', address, scope, member, gathered, joined, 0, 0, body,
+  }
+  run.calls[call_id] = call
+  count(run, H_LIVE, 1)
+  enter(run, scope)
+  if at_ms > 0 then delay_ms = math.max(at_ms - now, 0) end
+  schedule(run, call_id, call, delay_ms, TIMED)
+end
+
+-- new: { call id, address, body, delay_ms, due_ms } from 2 on
+local function add_new(run, new, scope, member)
+  local body = stow(run, new[2], ARGV[new[4]])
+  add(run, new[2], new[3], body, new[5], new[6], scope, member, NONE, -1)
+end
+
+local function make(run, call_id, maker, joined, gathered)
+  add(
+    run, call_id, maker[M_ADDRESS], maker[M_BODY], maker[M_DELAY], maker[M_AT],
+    maker[M_SCOPE], maker[M_MEMBER], joined, gathered
+  )
+end
+
+local function claimed(run, call_id, claim_id)
+  local call = get_call(run, call_id)
+  if not call then return nil, ENDED end
+  if call[C_PHASE] ~= LEASED or call[C_CLAIM] ~= claim_id then return nil, LOST end
+  return call
+end
+
+-- { run id, call id, generation, address, body, attempts, lost, events or nil, results or nil };
+-- events alternate names and payloads; a member without a result has nil.
+local function grant(run, call_id, call)
+  local events, results = false, false
+  if #call[C_JOINED] > 0 then
+    local fields = {}
+    for number, event in ipairs(call[C_JOINED]) do fields[number] = 'e:' .. event end
+    prepare(run, fields)
+    events = {}
+    for number, event in ipairs(call[C_JOINED]) do
+      events[2 * number - 1], events[2 * number] = event, get(run, fields[number])
+    end
+  end
+  if call[C_GATHERED] >= 0 then
+    local fields = {}
+    for number = 1, call[C_GATHERED] do fields[number] = 'r:' .. call_id .. ':' .. (number - 1) end
+    prepare(run, fields)
+    results = {}
+    for number, field in ipairs(fields) do results[number] = get(run, field) end
+  end
+  return {
+    run.id, call_id, call[C_GENERATION], call[C_ADDRESS], call[C_BODY] or get(run, 'b:' .. call_id),
+    call[C_ATTEMPTS], call[C_LOST], events, results,
+  }
+end
+
+local function leave(run, scope)
+  while scope ~= '' do
+    local record = get_scope(run, scope)
+    record[S_PENDING] = record[S_PENDING] - 1
+    record[S_WRITE] = true
+    if record[S_PENDING] > 0 then return end
+    run.scopes[scope] = nil
+    put(run, 's:' .. scope, false)
+    make(run, scope, record, NONE, record[S_SIZE])
+    scope = record[M_SCOPE]  -- the gather's own place, after its call has taken one
+  end
+  count(run, H_PENDING, -1)
+end
+
+local function remove(run, call_id, call)
+  run.calls[call_id] = false
+  local gone = run.gone
+  if gone then gone[#gone + 1] = 'c:' .. call_id else run.gone = { 'c:' .. call_id } end
+  if not call[C_BODY] then put(run, 'b:' .. call_id, false) end
+  if call[C_REASON] == 1 then put(run, 'y:' .. call_id, false) end
+  ended_address, ended_id = call[C_ADDRESS], call_id
+  count(run, H_LIVE, -1)
+  if call[C_DUE] ~= 0 then timers[name_of(run, call_id, call)] = false end
+  for number = 0, call[C_GATHERED] - 1 do put(run, 'r:' .. call_id .. ':' .. number, false) end
+  leave(run, call[C_SCOPE])
+end
+
+local function explain(run, call_id, call, reason)
+  if reason ~= '' then
+    put(run, 'y:' .. call_id, reason)
+    call[C_REASON] = 1
+  elseif call[C_REASON] == 1 then
+    put(run, 'y:' .. call_id, false)
+    call[C_REASON] = 0
+  end
+end
+
+local function bury(run, call_id, call, reason)
+  call[C_PHASE] = DEAD
+  call[C_CLAIM] = ''
+  call[C_DUE] = 0
+  call[C_WRITE] = true
+  explain(run, call_id, call, reason)
+  count(run, H_LIVE, -1)
+  count(run, H_DEAD, 1)
+  set_reason(run, call[C_ADDRESS] .. ' (' .. call_id .. '): ' .. reason)
+  local name = name_of(run, call_id, call)
+  timers[name] = false
+  letters[name] = now
+end
+
+local function revive(run, call_id, call)
+  count(run, H_DEAD, -1)
+  count(run, H_LIVE, 1)
+  if header(run)[H_DEAD] == 0 and run.h[H_DROPPED] == 0 then set_reason(run, '') end
+  letters[name_of(run, call_id, call)] = false
+end
+
+---- joins, scopes, the run ---------------------------------------------------------------------
+
+local function position(list, wanted)
+  for number, one in ipairs(list) do
+    if one == wanted then return number end
+  end
+end
+
+-- Say whether nothing is missing: the join is to fire now.
+local function register(run, join_id, join)
+  local missing, outside = 0, 0
+  for number, event in ipairs(join[J_EVENTS]) do
+    join[J_BEFORE][number] = ''
+    if not get(run, 'e:' .. event) then
+      missing = missing + 1
+      if position(join[J_EXTERNAL], event) then outside = outside + 1 end
+      join[J_BEFORE][number] = get(run, 'w:' .. event) or ''
+      put(run, 'w:' .. event, join_id)
+    end
+  end
+  if missing == 0 then return true end
+  join[J_MISSING], join[J_OUTSIDE] = missing, outside
+  put(run, 'j:' .. join_id, join)
+  if outside > 0 then count(run, H_EXTERNAL, 1) end
+  return false
+end
+
+-- Say whether the event is new.
+local function emit(run, event, payload)
+  if get(run, 'e:' .. event) then return false end
+  put(run, 'e:' .. event, payload)
+  count(run, H_EVENTS, 1)
+  local ready = {}  -- in the opposite order of registration
+  local join_id = get(run, 'w:' .. event) or ''
+  if join_id ~= '' then put(run, 'w:' .. event, false) end
+  while join_id ~= '' do
+    local join = get(run, 'j:' .. join_id)
+    join[J_MISSING] = join[J_MISSING] - 1
+    if position(join[J_EXTERNAL], event) then
+      join[J_OUTSIDE] = join[J_OUTSIDE] - 1
+      if join[J_OUTSIDE] == 0 then count(run, H_EXTERNAL, -1) end
+    end
+    if join[J_MISSING] == 0 then
+      put(run, 'j:' .. join_id, false)
+      ready[#ready + 1] = { join_id, join }
+    else
+      mark(run, 'j:' .. join_id)
+    end
+    join_id = join[J_BEFORE][position(join[J_EVENTS], event)]
+  end
+  for number = #ready, 1, -1 do
+    local join = ready[number][2]
+    make(run, ready[number][1], join, join[J_EVENTS], -1)
+    leave(run, join[M_SCOPE])  -- the join's own place, after its call has taken one
+  end
+  return true
+end
+
+-- new: { call id, address, body, delay_ms, due_ms, events, external } from 2 on
+local function add_join(run, new, scope, member)
+  local body = stow(run, new[2], ARGV[new[4]])
+  local join = { new[3], new[5], new[6], scope, member, body, new[7], new[8], {}, 0, 0 }
+  if register(run, new[2], join) then
+    make(run, new[2], join, new[7], -1)
+  else
+    enter(run, scope)
+  end
+end
+
+-- new: { call id, address, body, delay_ms, due_ms, count of members } from 2 on; members: a list
+local function add_gather(run, new, members, scope, member)
+  local body = stow(run, new[2], ARGV[new[4]])
+  local record = { new[3], new[5], new[6], scope, member, body, #members, 0, true }
+  if #members == 0 then
+    make(run, new[2], record, NONE, 0)
+    return
+  end
+  if run.scopes == NONE then run.scopes = {} end
+  run.scopes[new[2]] = record
+  enter(run, scope)
+  for number, call in ipairs(members) do add_new(run, call, new[2], number - 1) end
+end
+
+-- Forget the events of a run that is over. Nothing else is left in it but the fields named here, so
+-- the whole hash goes in one stroke, and a small one takes its place.
+local function clear(run)
+  header(run)[H_EVENTS] = 0
+  local has, out = {}, {}
+  for _, field in ipairs({ 'k', 'y', 'r::0' }) do
+    has[field] = run.has[field]
+    if has[field] then out[field] = true end
+  end
+  run.has, run.out, run.calls, run.scopes, run.gone = has, out, {}, NONE, nil
+  run.write, run.wipe = true, not run.fresh
+  run.fresh = true
+end
+
+local function conclude(run)
+  local h = header(run)
+  local before, pending = h[H_STATUS], h[H_PENDING] > 0
+  local status
+  if not pending then
+    status = h[H_DROPPED] > 0 and FAILED or FINISHED
+  elseif h[H_LIVE] > 0 then
+    status = RUNNING
+  elseif h[H_DEAD] > 0 or h[H_DROPPED] > 0 then
+    status = FAILED
+  else
+    status = h[H_EXTERNAL] > 0 and WAITING or STALLED
+  end
+  if status == before and pending then return end
+  if status == STALLED then
+    local words = 'the last call to end was %s (%s).'
+    set_reason(run, ended_id and string.format(words, ended_address, ended_id) or '')
+  elseif before == STALLED then
+    set_reason(run, '')
+  end
+  h[H_STATUS] = status
+  run.write = true
+  if status == RUNNING or status == WAITING then
+    if h[H_DUE] ~= 0 then set_run_timer(run, false) end
+    return
+  end
+  prepare(run, { 'k', 'y', 'r::0' })
+  end_run(run)
+  local keep_ms = dead_retention_ms
+  if not pending then
+    clear(run)
+    keep_ms = retention_ms
+    if keep_ms == 0 then
+      if h[H_DUE] ~= 0 then timers[run.id .. '::'] = false end
+      delete_run(run)
+      return
+    end
+  end
+  set_run_timer(run, now + keep_ms)
+end
+
+local function expire(run)
+  local due = header(run)[H_DUE]
+  if due == 0 or due > now then return STALE end
+  -- LIMIT: a run is deleted in one stroke. Its memory is freed by another thread; what costs time
+  -- here is one entry of `dead` per dead letter.
+  local unknown = {}
+  if not run.fresh then
+    for _, field in ipairs(redis.call('HKEYS', run.key)) do
+      if string.sub(field, 1, 2) == 'c:' then unknown[#unknown + 1] = field end
+    end
+  end
+  fetch(run, unknown)
+  for call_id, call in pairs(run.calls) do
+    if call then letters[name_of(run, call_id, call)] = false end
+  end
+  set_run_timer(run, false)
+  delete_run(run)
+  return DONE
+end
+
+---- commands ------------------------------------------------------------------------------------
+
+local act = {}
+
+-- START, run id, call id, address, body, delay_ms, due_ms, key, fingerprint
+act[START] = function(_, command)
+  local run_id, key, fingerprint = command[3], command[9], command[10]
+  if key ~= '' then
+    if keys[key] == nil then keys[key] = redis.call('GET', prefix .. 'key:' .. key) end
+    if keys[key] then
+      local known, print_of_known = string.match(keys[key], '^([^:]*):(.*)$')
+      return { known, 0, print_of_known ~= fingerprint and 1 or 0 }
+    end
+  end
+  if find(run_id) then return { run_id, 0, 0 } end
+  local run = new_run(run_id)
+  run.fresh, run.write = true, true
+  run.h = { FORMAT, RUNNING, 0, 0, 0, 0, 0, 0, 0 }
+  runs[run_id] = run
+  if key ~= '' then
+    put(run, 'k', key)
+    keys[key] = run_id .. ':' .. fingerprint
+    new_keys[#new_keys + 1] = key
+  end
+  local body = stow(run, command[4], ARGV[command[6]])
+  add(run, command[4], command[5], body, command[7], command[8], '', 0, NONE, -1)
+  return { run_id, 1, 0 }
+end
+
+local function claim(run, call_id, generation, claim_id, lease_ms, suspects)
+  local call = get_call(run, call_id)
+  if not call then return ENDED end
+  local leased = call[C_PHASE] == LEASED
+  if leased and call[C_CLAIM] == claim_id then return grant(run, call_id, call) end
+  if generation < call[C_GENERATION] then return STALE end
+  if generation > call[C_GENERATION] then
+    -- The store went back in time: it has forgotten what made this copy. Adopt it.
+    if call[C_PHASE] == DEAD then revive(run, call_id, call) end
+    call[C_GENERATION] = generation
+  elseif leased then
+    return BUSY
+  elseif call[C_PHASE] ~= QUEUED and call[C_PHASE] ~= OUTBOX then
+    return STALE
+  end
+  if call[C_LOST] >= SUSPECT_LOST and not suspects then
+    call[C_GENERATION] = call[C_GENERATION] + 1
+    wait(run, call_id, call, TIMED, DEFER_MS)
+    return DEFERRED
+  end
+  call[C_CLAIM] = claim_id
+  call[C_UNCLAIMED] = 0
+  call[C_ATTEMPTS] = call[C_ATTEMPTS] + 1
+  wait(run, call_id, call, LEASED, lease_ms)
+  return grant(run, call_id, call)
+end
+
+-- CLAIM, run id, call id, generation, claim id, lease_ms, suspects
+act[CLAIM] = function(run, command)
+  return claim(run, command[4], command[5], command[6], command[7], command[8])
+end
+
+-- RENEW, run id, call id, claim id, lease_ms
+act[RENEW] = function(run, command)
+  local call, problem = claimed(run, command[4], command[5])
+  if not call then return problem end
+  wait(run, command[4], call, LEASED, command[6])
+  return DONE
+end
+
+-- COMMIT, run id, call id, claim id, result or 0, counts of emits, joins, gathers and calls; then
+--   emits     event, payload
+--   joins     call id, address, body, delay_ms, due_ms, events, external
+--   gathers   call id, address, body, delay_ms, due_ms, count of members; then those, like calls
+--   calls     call id, address, body, delay_ms, due_ms
+-- Those lists become [1], { emits, joins, gathers, members of each, calls }; false if all are empty.
+act[COMMIT] = function(run, command)
+  local call, problem = claimed(run, command[4], command[5])
+  if not call then return problem end
+  local scope, member, made = call[C_SCOPE], call[C_MEMBER], command[1]
+  if command[6] > 0 then
+    local field = 'r:' .. scope .. ':' .. member
+    if not get(run, field) then put(run, field, ARGV[command[6]]) end
+  end
+  if made then
+    local emits, joins, gathers, members, calls = unpack(made)
+    for _, one in ipairs(emits) do emit(run, one[2], ARGV[one[3]]) end
+    for _, new in ipairs(joins) do add_join(run, new, scope, member) end
+    for number, new in ipairs(gathers) do add_gather(run, new, members[number], scope, member) end
+    for _, new in ipairs(calls) do add_new(run, new, scope, member) end
+  end
+  remove(run, command[4], call)
+  conclude(run)
+  return DONE
+end
+
+-- POSTPONE, run id, call id, claim id, counts, phase, delay_ms, reason
+act[POSTPONE] = function(run, command)
+  local call_id = command[4]
+  local call, problem = claimed(run, call_id, command[5])
+  if not call then return problem end
+  if not command[6] then call[C_ATTEMPTS] = call[C_ATTEMPTS] - 1 end
+  explain(run, call_id, call, command[9])
+  call[C_GENERATION] = call[C_GENERATION] + 1
+  schedule(run, call_id, call, command[8], command[7])
+  return DONE
+end
+
+-- BURY, run id, call id, claim id, reason
+act[BURY] = function(run, command)
+  local call, problem = claimed(run, command[4], command[5])
+  if not call then return problem end
+  bury(run, command[4], call, command[6])
+  conclude(run)
+  return DONE
+end
+
+-- EMIT, run id, event, payload
+act[EMIT] = function(run, command)
+  if header(run)[H_PENDING] == 0 then return ENDED end
+  if not emit(run, command[4], ARGV[command[5]]) then return REFUSED end
+  conclude(run)
+  return DONE
+end
+
+-- SETTLE, run id, call id, generation
+act[SETTLE] = function(run, command)
+  local call = get_call(run, command[4])
+  if not call then return ENDED end
+  if call[C_PHASE] ~= OUTBOX or call[C_GENERATION] ~= command[5] then return STALE end
+  local delay_ms = UNCLAIMED_MS * 4 ^ math.min(call[C_UNCLAIMED], MOST_UNCLAIMED)
+  wait(run, command[4], call, QUEUED, delay_ms)
+  return DONE
+end
+
+-- FIRE, run id, call id or ''
+act[FIRE] = function(run, command)
+  local call_id = command[4]
+  if call_id == '' then return expire(run) end
+  local call = get_call(run, call_id)
+  if not call then return ENDED end
+  if call[C_DUE] == 0 or call[C_DUE] > now then return STALE end
+  if call[C_PHASE] == LEASED then
+    call[C_LOST] = call[C_LOST] + 1
+    call[C_GENERATION] = call[C_GENERATION] + 1
+    if call[C_LOST] >= MAX_LOST then
+      local reason = 'its worker died, or held it without renewing the lease, %d times'
+      bury(run, call_id, call, string.format(reason, call[C_LOST]))
+      conclude(run)
+      return DONE
+    end
+  elseif call[C_PHASE] == QUEUED then
+    call[C_UNCLAIMED] = call[C_UNCLAIMED] + 1
+  end
+  enqueue(run, call_id, call)
+  return DONE
+end
+
+-- REQUEUE, run id, call id
+act[REQUEUE] = function(run, command)
+  local call = get_call(run, command[4])
+  if not call then return ENDED end
+  if call[C_PHASE] ~= DEAD then return STALE end
+  revive(run, command[4], call)
+  call[C_GENERATION] = call[C_GENERATION] + 1
+  call[C_ATTEMPTS], call[C_LOST] = 0, 0
+  enqueue(run, command[4], call)
+  conclude(run)
+  return DONE
+end
+
+-- DROP, run id, call id, dead, reason
+act[DROP] = function(run, command)
+  local call_id = command[4]
+  local call = get_call(run, call_id)
+  if not call then return ENDED end
+  local is_dead = call[C_PHASE] == DEAD
+  if call[C_PHASE] == LEASED or is_dead ~= command[5] then return STALE end
+  if is_dead then revive(run, call_id, call) end
+  count(run, H_DROPPED, 1)
+  set_reason(run, call[C_ADDRESS] .. ' (' .. call_id .. '): ' .. command[6])
+  remove(run, call_id, call)
+  conclude(run)
+  return DONE
+end
+
+local function apply(command)
+  ended_id = nil
+  if command[2] == START then return act[START](nil, command) end
+  local kind, run_id = command[2], command[3]
+  local run = kind == CLAIM and known(run_id) or kind ~= CLAIM and find(run_id)
+  if not run then return ENDED end
+  return act[kind](run, command)
+end

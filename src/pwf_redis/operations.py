@@ -1,0 +1,280 @@
+"""What the store and the fused backend do, as generators: commands for Redis out, replies in.
+
+Nothing here waits or talks to a server, so the async and the blocking flavour share all of it and
+differ only in who performs a `Round`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from pwf_core.commands import Answer, Command, Drop, Reply
+from pwf_core.errors import PwfError, StoreFullError
+from pwf_core.ids import CallId, RunId
+from pwf_core.paired import PURGED, SWEEP
+from pwf_core.ports import Applied, Exchanged, Take
+from pwf_core.state import Rules
+from pwf_core.steps import Steps
+from pwf_core.views import DeadLetter, Phase, RunView
+from pwf_redis import codec, records
+from pwf_redis.checks import Facts, check, check_format
+from pwf_redis.codec import Done, Refused
+from pwf_redis.keys import UNDECODABLE_MAX, Keys, parse_member
+from pwf_redis.rounds import Command as RedisCommand
+from pwf_redis.rounds import Round, ask, call
+from pwf_redis.scripts import DRAIN, EXCHANGE, READ, Script
+
+__all__ = ["Operations"]
+
+logger = logging.getLogger("pwf_redis")
+
+_PAGE = 256  # members of an index looked at per round trip
+# Fields of a run that are read for people. More would hold up the server; such a run is listed in part.
+_LISTED = 4000
+_BAD = 64  # things set aside in one call, before somebody should look at the server
+
+
+@attrs.define
+class Operations:
+    """Everything that is asked of one namespace on one server.
+
+    Attributes:
+        keys: Where things are.
+        rules: The deployment's settings.
+        facts: What the start-up check found out about the server.
+        now_ms: The time to go by; 0 for the server's clock. Tests set theirs.
+    """
+
+    keys: Keys
+    rules: Rules
+    facts: Facts
+    now_ms: int = 0
+
+    def open(self) -> Steps[Round, None]:
+        """Check that the server can carry the promises."""
+        yield from check(self.facts)
+        yield from check_format(self.facts, self.keys, paired=self.rules.paired)
+
+    # -- commands -------------------------------------------------------------------------------
+
+    def apply(self, commands: Sequence[Command], *, sweep: int) -> Steps[Round, Applied]:
+        """See `StateStore.apply`."""
+        done = yield from self._exchange(commands, sweep, None)
+        return Applied(done.replies, done.enqueued, done.next_due_ms)
+
+    def exchange(self, commands: Sequence[Command], take: Take) -> Steps[Round, Exchanged]:
+        """See `Backend.exchange`."""
+        done = yield from self._exchange(commands, SWEEP, take)
+        return Exchanged(done.replies, done.grants, done.next_due_ms)
+
+    def _exchange(
+        self,
+        commands: Sequence[Command],
+        sweep: int,
+        take: Take | None,
+    ) -> Steps[Round, Done]:
+        """Apply *commands*; those that cannot be judged are refused, one by one."""
+        positions = list(range(len(commands)))  # of those that are left
+        for _ in range(_BAD):
+            done = yield from self._send([commands[n] for n in positions], sweep, take)
+            if isinstance(done, Done):
+                if len(positions) < len(commands):
+                    answered = dict(zip(positions, done.replies, strict=True))
+                    done.replies[:] = [
+                        answered.get(n, Answer.REFUSED) for n in range(len(commands))
+                    ]
+                return done
+            logger.error("Set aside %s %s: %s", done.kind, done.name, done.problem)
+            if done.kind == "command":
+                del positions[done.name]
+            else:
+                yield from self._set_aside(done)
+        raise PwfError(f"Redis holds too much that is not ours under {self.keys.prefix}.")
+
+    def _send(
+        self,
+        commands: Sequence[Command],
+        sweep: int,
+        take: Take | None,
+    ) -> Steps[Round, Done | Refused]:
+        try:
+            return (yield from self._run(EXCHANGE, commands, sweep, take))
+        except StoreFullError:
+            # What frees memory is let through, so that a full server can be worked empty.
+            draining = [one for one in commands if not codec.needs_room(one)]
+            if len(draining) == len(commands):
+                return (yield from self._run(DRAIN, commands, sweep, take))
+            if draining:
+                yield from self._run(DRAIN, draining, 0, None)
+            raise
+
+    def _run(
+        self,
+        script: Script,
+        commands: Sequence[Command],
+        sweep: int,
+        take: Take | None,
+    ) -> Steps[Round, Done | Refused]:
+        arguments = codec.encode_request(
+            commands,
+            self.rules,
+            sweep=sweep,
+            take=take,
+            now_ms=self.now_ms,
+        )
+        reply = yield from self._call(script, arguments)
+        return codec.decode_reply(reply, commands, take)
+
+    def _call(self, script: Script, arguments: Sequence[bytes]) -> Steps[Round, Any]:
+        return call(script, self.keys, arguments, flagged=self.facts.knows_flags)
+
+    def _set_aside(self, refused: Refused) -> Steps[Round, None]:
+        if refused.kind == "timer":
+            remove: RedisCommand = ("ZREM", self.keys.due, refused.name)
+            note = b"timer " + refused.name
+        else:
+            service, entry = refused.name
+            remove = ("XDEL", self.keys.queue(service), entry)
+            note = f"message {service} ".encode() + entry
+        yield Round(
+            [
+                remove,
+                ("LPUSH", self.keys.undecodable, note + b" " + refused.problem.encode()),
+                ("LTRIM", self.keys.undecodable, 0, UNDECODABLE_MAX - 1),
+            ],
+        )
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def read(self, run_ids: Sequence[RunId]) -> Steps[Round, list[RunView | None]]:
+        """See `Backend.read`. Of a run with thousands of open calls, only some are listed."""
+        if not run_ids:
+            return []
+        arguments = [str(_LISTED).encode(), *(run_id.encode() for run_id in run_ids)]
+        replies = yield from self._call(READ, arguments)
+        return [
+            records.view_of(run_id, reply) if reply else None
+            for run_id, reply in zip(run_ids, replies, strict=True)
+        ]
+
+    def dead_letters(self, service: str | None, limit: int) -> Steps[Round, list[DeadLetter]]:
+        """See `Backend.dead_letters`."""
+        letters: list[DeadLetter] = []
+        start = 0
+        while len(letters) < limit:
+            page = yield from ask(
+                "ZRANGE", self.keys.dead, start, start + _PAGE - 1, "WITHSCORES",
+            )  # fmt: skip
+            if not page:
+                break
+            start += len(page) // 2
+            found = [
+                (*parse_member(page[n])[:2], int(float(page[n + 1])))
+                for n in range(0, len(page), 2)
+                if service in {None, parse_member(page[n])[2]}
+            ][: limit - len(letters)]
+            if found:
+                letters += yield from self._letters(found)
+        return letters
+
+    def _letters(
+        self, found: Sequence[tuple[RunId, CallId, int]]
+    ) -> Steps[Round, list[DeadLetter]]:
+        rows = yield Round(
+            [
+                ("HMGET", self.keys.run(run_id), f"c:{call_id}", f"b:{call_id}", f"y:{call_id}")
+                for run_id, call_id, _ in found
+            ],
+        )
+        letters = []
+        for (run_id, call_id, died_ms), (record, body, reason) in zip(found, rows, strict=True):
+            if record is None:
+                continue  # revived or deleted just now
+            call = records.decode_call(record, body or b"", reason)
+            letters.append(
+                DeadLetter(
+                    run_id=run_id,
+                    call_id=call_id,
+                    address=call.address,
+                    attempts=call.attempts,
+                    reason=call.reason,
+                    body=call.body,
+                    died_ms=died_ms,
+                ),
+            )
+        return letters
+
+    def timed(self, service: str, limit: int) -> Steps[Round, list[tuple[RunId, CallId]]]:
+        """See `StateStore.timed`."""
+        names: list[tuple[RunId, CallId]] = []
+        start: int | None = 0
+        while start is not None and len(names) < limit:
+            found, start = yield from self._timed(service, start)
+            names += found
+        return names[:limit]
+
+    def _timed(
+        self,
+        service: str,
+        start: int,
+    ) -> Steps[Round, tuple[list[tuple[RunId, CallId]], int | None]]:
+        """Look at one page of `due`; return what waits there for *service*, and the next page."""
+        page = yield from ask("ZRANGE", self.keys.due, start, start + _PAGE - 1)
+        names = [parse_member(member) for member in page]
+        wanted = [(run_id, call_id) for run_id, call_id, of in names if of == service and call_id]
+        if wanted:
+            rows = yield Round(
+                [("HGET", self.keys.run(run_id), f"c:{call_id}") for run_id, call_id in wanted],
+            )
+            wanted = [
+                name
+                for name, record in zip(wanted, rows, strict=True)
+                if record and records.decode_call(record).phase in {Phase.TIMED, Phase.PARKED}
+            ]
+        return wanted, start + len(page) if page else None
+
+    # -- queues (fused) -------------------------------------------------------------------------
+
+    def has_work(self, services: Sequence[str]) -> Steps[Round, bool]:
+        """Say whether a message waits, whatever the tokens say: they can get lost."""
+        lengths = yield Round([("XLEN", self.keys.queue(service)) for service in services])
+        return any(lengths)
+
+    def purge(self, service: str) -> Steps[Round, int]:
+        """See `Backend.purge`."""
+        count = 0
+        queue = self.keys.queue(service)
+        while entries := (yield from ask("XRANGE", queue, "-", "+", "COUNT", _PAGE)):
+            count += yield from self._drop([name for one in entries for name in _names(one)])
+            yield from ask("XDEL", queue, *(entry_id for entry_id, _ in entries))
+        start: int | None = 0
+        while start is not None:
+            names, following = yield from self._timed(service, start)
+            dropped = yield from self._drop(names)
+            count += dropped
+            # What was dropped has left the index, and what came after it has moved up.
+            start = following - dropped if following is not None else None
+        return count
+
+    def _drop(self, names: Sequence[tuple[RunId, CallId]]) -> Steps[Round, int]:
+        if not names:
+            return 0
+        drops = [Drop(run_id, call_id, dead=False, reason=PURGED) for run_id, call_id in names]
+        done = yield from self._exchange(drops, 0, None)
+        replies: list[Reply] = done.replies
+        return replies.count(Answer.DONE)
+
+
+def _names(entry: Any) -> list[tuple[RunId, CallId]]:
+    """Return the call that a stream entry names, in a list; none if it is not one of ours."""
+    parts = entry[1][1].split(b":") if entry[1] and len(entry[1]) > 1 else []
+    if len(parts) != 3:  # noqa: PLR2004 -- run, call, generation
+        return []
+    try:
+        return [(RunId(parts[0].decode()), CallId(parts[1].decode()))]
+    except UnicodeDecodeError:
+        return []

@@ -1,0 +1,107 @@
+"""The Lua scripts: constant text, read from this package once.
+
+A script is the library it needs and its own entry point, in one piece. From Redis 7.0 on a line
+`#!lua flags=…` is put before it: the server then refuses a script that may need memory before it
+has run a single command, and lets those flagged `allow-oom` drain a full server. Redis 6.2 knows no
+such line; there a script is refused at its first write that may need memory, and ours begin with
+that one. See https://redis.io/docs/latest/develop/programmability/eval-intro/#eval-flags.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+
+import attrs
+
+__all__ = [
+    "DRAIN",
+    "EXCHANGE",
+    "PUBLISH",
+    "READ",
+    "RELEASE",
+    "SETTLE",
+    "TIDY",
+    "WAITING",
+    "Script",
+    "source",
+]
+
+
+@cache
+def source(name: str) -> str:
+    """Return a file as it is written."""
+    return files("pwf_redis").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+@attrs.frozen
+class Script:
+    """One atomic act.
+
+    Attributes:
+        parts: Names of the files that make it up, in order.
+        flags: What the server may be told of it.
+    """
+
+    parts: tuple[str, ...]
+    flags: str = ""
+
+    def text(self, *, flagged: bool) -> bytes:
+        """Return the script's text, with its flags if the server knows them."""
+        return _text(self, flagged=flagged)
+
+    def sha(self, *, flagged: bool) -> bytes:
+        """Return the name by which a server that has it knows it."""
+        return _sha(self, flagged=flagged)
+
+
+@cache
+def _text(script: Script, *, flagged: bool) -> bytes:
+    body = _fold("\n".join(source(name) for name in script.parts))
+    if not flagged:
+        return body.encode()
+    flags = f" flags={script.flags}" if script.flags else ""
+    return f"#!lua{flags}\n{body}".encode()
+
+
+@cache
+def _sha(script: Script, *, flagged: bool) -> bytes:
+    # Not for security: it is how Redis names scripts.
+    return sha1(_text(script, flagged=flagged), usedforsecurity=False).hexdigest().encode()
+
+
+# `local NAME, NAME = number, number`, over any lines; and what is not code.
+_CONSTANTS = re.compile(r"^local ([A-Z_]+(?:,\s+[A-Z_]+)*)\s+=\s+(\d+(?:,\s+\d+)*)$", re.MULTILINE)
+_WORDS = re.compile(r"'[^'\n]*'|--[^\n]*|\b[A-Z][A-Z_]*\b")
+
+
+def _fold(text: str) -> str:
+    """Write the numbers where their names are used; lines stay where they are.
+
+    Lua has no constants. A local that a function uses is an upvalue, and to bind those each time a
+    script is run took longer (0.1 ms) than most of what it then does.
+    """
+    numbers: dict[str, str] = {}
+
+    def note(definition: re.Match[str]) -> str:
+        names, values = (re.split(r",\s+", part) for part in definition.groups())
+        numbers.update(zip(names, values, strict=True))
+        return "\n" * definition[0].count("\n")
+
+    text = _CONSTANTS.sub(note, text)
+    return _WORDS.sub(lambda word: numbers.get(word[0], word[0]), text)
+
+
+EXCHANGE = Script(("runs", "transition", "exchange"))
+# The same for commands that free at least what they take.
+DRAIN = Script(("runs", "transition", "exchange"), "allow-oom")
+READ = Script(("read",), "no-writes")
+
+# Of the plain broker.
+PUBLISH = Script(("publish",))
+SETTLE = Script(("settle",), "allow-oom")
+RELEASE = Script(("release",), "allow-oom")
+TIDY = Script(("tidy",), "allow-oom")
+WAITING = Script(("waiting",), "no-writes")
