@@ -1,0 +1,62 @@
+"""Calls in envelopes: which messages share an AMQP message, and what a delivered body holds.
+
+A confirm, a delivery and an ack cost the server the same however many calls an AMQP message names,
+so the calls of one batch to one service travel together. Each is claimed and settled on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from pwf_core.commands import Message
+from pwf_core.errors import CodecError
+from pwf_core.names import service_of
+from pwf_core.wire import decode_messages, encode_messages
+
+__all__ = ["CALLS", "Envelope", "pack", "unpack"]
+
+# A worker takes a few dozen calls at a time: more in one envelope would sit in one worker while
+# others have nothing to do. It also bounds the bytes: an entry has at most 300, so an envelope stays
+# far below the 256 KiB that a broker moves without noticing.
+CALLS = 32
+
+
+@attrs.frozen
+class Envelope:
+    """One AMQP message to be published.
+
+    Attributes:
+        service: Whose queue it goes to.
+        items: Which messages of the batch are in it, by their place there.
+        body: What is sent.
+    """
+
+    service: str
+    items: tuple[int, ...]
+    body: bytes
+
+
+def pack(messages: Sequence[Message]) -> list[Envelope]:
+    """Return *messages* in envelopes; those of one service keep their order."""
+    by_service: dict[str, list[int]] = {}
+    for item, message in enumerate(messages):
+        by_service.setdefault(service_of(message.address), []).append(item)
+    return [
+        Envelope(service, chunk, encode_messages([messages[item] for item in chunk]))
+        for service, items in by_service.items()
+        for chunk in _chunks(items)
+    ]
+
+
+def unpack(body: bytes) -> tuple[tuple[Message, ...], str]:
+    """Return the messages in *body*, and what is wrong with it ("" if nothing is)."""
+    try:
+        return tuple(decode_messages(body)), ""
+    except CodecError as error:
+        return (), str(error)
+
+
+def _chunks(items: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(items[start : start + CALLS]) for start in range(0, len(items), CALLS)]

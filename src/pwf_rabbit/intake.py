@@ -1,0 +1,268 @@
+"""The consuming side: a lane per service on one supervised connection.
+
+Theory of operation. What the server pushes waits in its lane until somebody receives it. A lane can
+end alone (its channel is closed, or its consumer cancelled by the server because the queue was
+deleted) or with the connection. The crew looks every half second whether all lanes are as they
+should be, and raises those that are not. A lane's channel is its epoch: deliveries know the channel
+that they came by, and acking them does nothing once it is closed.
+
+A lane that hears nothing for a while consumes anew, to be on the safe side: when a quorum queue is
+deleted and made anew within some 20 milliseconds, RabbitMQ 3.10 cancels nobody, counts the old
+consumer as one of the new queue, and withholds what it assigns to it, for ever.
+
+A lane whose buffer nobody empties is parked: its channel is closed, so that other workers get what
+it held, until somebody asks for it again. So a worker that is full of slow handlers does not hoard
+work, and no delivery outlives the server's acknowledgement time-out (30 minutes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import math
+import random
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from pwf_core.errors import BrokerUnavailableError, ConfigurationError, PwfError
+from pwf_core.ports import Delivery
+from pwf_rabbit.declaring import declare
+from pwf_rabbit.errors import translate
+from pwf_rabbit.lanes import Lane, Tag, Tray
+from pwf_rabbit.link import Connect, Link
+from pwf_rabbit.options import Options
+from pwf_rabbit.supervisor import Supervisor, pause
+from pwf_rabbit.topology import Queue
+
+__all__ = ["Intake"]
+
+_WATCH = 0.5  # seconds between two looks at the lanes; how late a cancelled consumer is noticed
+_PATIENCE = 30.0  # seconds that a delivery waits here before others may have it
+_RENEWAL = 20.0  # seconds of silence after which a lane consumes anew, on average
+
+_log = logging.getLogger("pwf_rabbit")
+
+
+class Intake:
+    """Consumes over one supervised connection."""
+
+    def __init__(self, connect: Connect, options: Options) -> None:
+        self._options = options
+        self._lanes: dict[str, Lane] = {}
+        self._turn = 0
+        self._arrived = asyncio.Event()
+        self._kick = asyncio.Event()
+        self._drained: list[Tray] = []
+        self._draining = asyncio.Lock()
+        self._is_closed = False
+        self.supervisor = Supervisor(connect, options, "consume", self)
+
+    @property
+    def trouble(self) -> PwfError | None:
+        """Why something that should be consumed is not."""
+        if self.supervisor.failure is not None:
+            return self.supervisor.failure
+        return next((one.trouble for one in self._lanes.values() if one.trouble), None)
+
+    async def receive(self, services: Sequence[str], limit: int) -> list[Delivery]:
+        """See `Broker.receive`; waits only for consumers that were never tried before."""
+        if limit <= 0:
+            return []
+        lanes = self._wish(services)
+        for lane in lanes:
+            if not lane.judged.is_set():
+                await self._judgement(lane)
+            if isinstance(lane.trouble, ConfigurationError) and not lane.was_up:
+                raise ConfigurationError(*lane.trouble.args) from lane.trouble
+        taken = self._take(lanes, limit)
+        if not taken:
+            self.supervisor.check()
+        return taken
+
+    async def idle(self, services: Sequence[str], timeout: float) -> None:
+        """See `Broker.idle`."""
+        lanes = self._wish(services)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self._is_closed and not any(lane.has_work for lane in lanes):
+                    self._arrived.clear()
+                    await self._arrived.wait()
+
+    async def ack(self, deliveries: Iterable[Delivery]) -> None:
+        """See `Broker.ack`."""
+        parts: dict[Tray, list[tuple[int, int]]] = {}
+        for delivery in deliveries:
+            tag = delivery.tag
+            assert isinstance(tag, Tag)
+            if not tag.settled:
+                tag.settled = True
+                parts.setdefault(tag.tray, []).append((tag.number, tag.parts))
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                for tray, settled in parts.items():
+                    acks = tray.ledger.settle(settled)
+                    if acks and tray.channel.is_open:
+                        await tray.channel.ack(acks)
+        except TimeoutError as error:
+            await self.supervisor.doubt()
+            raise translate(error, self._options.where) from error
+
+    def put_back(self, delivery: Delivery) -> None:
+        """Have *delivery*, which could not be settled, handed out again in a while."""
+        lane = self._lanes.get(delivery.service)
+        if lane is not None:
+            asyncio.get_running_loop().call_later(pause(10), lane.put, delivery)
+
+    async def drain(self, service: str, limit: int) -> list[Delivery]:
+        """See `Broker.drain`; ends with the envelope that reaches *limit* calls."""
+        lane = self._lanes.get(service)
+        taken = self._take([lane], limit) if lane is not None else []
+        room = limit - sum(len(one.messages) or 1 for one in taken)
+        if room <= 0:
+            return taken
+        queue = self._options.topology.queue(service)
+        try:
+            async with asyncio.timeout(self._options.timeout), self._draining:
+                tray = await self._begin_drain(queue)
+                while room > 0 and (got := await tray.channel.get(queue)) is not None:
+                    taken.append(one := tray.deliver(service, *got))
+                    room -= len(one.messages) or 1
+        except (BrokerUnavailableError, TimeoutError) as error:
+            await self.supervisor.doubt()
+            if not taken:
+                raise translate(error, self._options.where) from error
+        return taken
+
+    async def close(self) -> None:
+        """Hand back what is not acked."""
+        self._is_closed = True
+        self._arrived.set()
+        await self.supervisor.close()
+
+    # The crew's part.
+
+    async def prepare(self, link: Link) -> None:
+        """See `Crew.prepare`."""
+        # The server dead-letters into it, and drops what it cannot put there.
+        await declare(link, self._options.topology.rejected)
+
+    async def tend(self, link: Link) -> None:
+        """See `Crew.tend`."""
+        try:
+            while True:
+                for lane in list(self._lanes.values()):
+                    await self._look_after(lane, link)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_WATCH):
+                        await self._kick.wait()
+                self._kick.clear()
+        finally:
+            for lane in self._lanes.values():
+                lane.end()
+
+    async def _look_after(self, lane: Lane, link: Link) -> None:
+        now = asyncio.get_running_loop().time()
+        if lane.is_up and lane.waiting(now) > _PATIENCE:
+            lane.parked = True
+            await self._end(lane)
+        elif lane.is_up and not self._is_due(lane, now):
+            return
+        elif not lane.parked and now >= lane.retry_at:
+            try:
+                async with asyncio.timeout(self._options.timeout):
+                    await self._raise(lane, link)
+            except (PwfError, TimeoutError) as error:
+                trouble = translate(error, self._options.where, lane.queue)
+                if not isinstance(trouble, ConfigurationError):
+                    await self.supervisor.doubt()
+                await self._end(lane)
+                self._failed(lane, trouble, now)
+            else:
+                lane.trouble, lane.failures, lane.was_up = None, 0, True
+            lane.judged.set()
+
+    def _is_due(self, lane: Lane, now: float) -> bool:
+        """Whether the lane has been silent for so long that it consumes anew."""
+        if not lane.is_silent:
+            return False
+        if math.isinf(lane.renew_at):  # the silence has begun since the last look
+            lane.renew_at = now + _RENEWAL * (0.5 + random.random())  # noqa: S311 -- not in step
+        return now >= lane.renew_at
+
+    async def _raise(self, lane: Lane, link: Link) -> None:
+        # Always on a fresh channel: an old one may remember another queue of that name.
+        await self._end(lane)
+        await declare(link, lane.queue)
+        channel = await link.channel()
+        tray = lane.begin(channel)
+        lane.renew_at = math.inf
+        deliver = functools.partial(lane.deliver, tray)
+        await channel.consume(lane.queue, self._options.prefetch, deliver)
+
+    async def _end(self, lane: Lane) -> None:
+        channel = lane.end()
+        if channel is not None and channel.is_open:
+            with suppress(PwfError, TimeoutError):
+                async with asyncio.timeout(self._options.timeout):
+                    await channel.close()
+
+    def _failed(self, lane: Lane, trouble: PwfError, now: float) -> None:
+        if str(trouble) != str(lane.trouble):
+            _log.warning("service %s is not consumed: %s", lane.service, trouble)
+        lane.trouble = trouble
+        lane.failures += 1
+        lane.retry_at = now + pause(lane.failures)
+
+    # What callers wait for.
+
+    def _wish(self, services: Sequence[str]) -> list[Lane]:
+        self.supervisor.start()
+        lanes = []
+        for service in services:
+            lane = self._lanes.get(service)
+            if lane is None:
+                queue = self._options.topology.queue(service)
+                lane = self._lanes[service] = Lane(service, queue, self._arrived.set)
+                self._kick.set()
+            elif lane.parked:
+                lane.parked = False
+                self._kick.set()
+            lanes.append(lane)
+        return lanes
+
+    async def _judgement(self, lane: Lane) -> None:
+        while not lane.judged.is_set():
+            link = await self.supervisor.link()
+            waits = [asyncio.ensure_future(one.wait()) for one in (lane.judged, link.lost)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in waits:
+                    one.cancel()
+
+    def _take(self, lanes: Sequence[Lane], limit: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        self._turn += 1
+        start = self._turn % len(lanes) if lanes else 0
+        ready = [lane for lane in (*lanes[start:], *lanes[:start]) if lane.has_work]
+        while ready and limit > 0:
+            for lane in ready:
+                if limit <= 0:
+                    break
+                delivery = lane.take(limit)
+                limit -= len(delivery.messages) or 1
+                taken.append(delivery)
+            ready = [lane for lane in ready if lane.has_work]
+        return taken
+
+    async def _begin_drain(self, queue: Queue) -> Tray:
+        link = await self.supervisor.link()
+        await declare(link, queue)
+        # A channel for each time, for the reason above; one of which all is acked can go.
+        spent = [one for one in self._drained if not one.ledger]
+        self._drained = [one for one in self._drained if one.ledger and one.channel.is_open]
+        for one in spent:
+            await one.channel.close()
+        self._drained.append(tray := Tray(await link.channel()))
+        return tray

@@ -1,0 +1,206 @@
+"""Links through aio-pika, and the aiormq below it. Its robust connections are not used.
+
+What aiormq does on its own that matters here: of the server's `basic.cancel`, most versions tell
+nobody, but all forget the consumer's tag (so `is_consuming` looks there); it fails what is pending
+with whatever closed the connection, be that a bare `Exception` or a `CancelledError`; and it closes
+a channel in which a question was given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractConnection
+from aiormq import spec
+from aiormq.abc import DeliveredMessage
+
+from pwf_core.errors import PwfError
+from pwf_rabbit.errors import translate
+from pwf_rabbit.ledger import Ack
+from pwf_rabbit.link import MANDATORY, PERSISTENT, OnDelivery, Sent
+from pwf_rabbit.options import Options
+from pwf_rabbit.topology import Queue
+
+__all__ = ["connect"]
+
+# All that these say reaches our supervisor as errors, which says it once and not at every attempt.
+_LOGGERS = ("aio_pika", "aiormq")
+
+
+async def connect(options: Options, name: str) -> _AioLink:
+    """Open a connection; see `Connect`."""
+    for logger in map(logging.getLogger, _LOGGERS):
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.CRITICAL)
+    with _translated(options.where):
+        try:
+            connection = await _open(options, name)
+        except aiormq.exceptions.InvalidFrameError as error:
+            if "Connection.OpenOk" not in str(error):
+                raise
+            # aiormq drops what the server said instead of opening the virtual host.
+            refused = f"NOT_ALLOWED - virtual host {options.vhost!r} cannot be opened"
+            raise ConnectionError(refused) from error
+    return _AioLink(connection, options.where)
+
+
+async def _open(options: Options, name: str) -> AbstractConnection:
+    return await aio_pika.connect(
+        host=options.host,
+        port=options.port,
+        login=options.username,
+        password=options.password,
+        virtualhost=options.vhost,
+        ssl=options.tls,
+        ssl_context=options.ssl_context(),
+        client_properties={"connection_name": name},
+        heartbeat=str(options.heartbeat),
+    )
+
+
+class _AioLink:
+    def __init__(self, connection: AbstractConnection, where: str) -> None:
+        self._connection = connection
+        self._where = where
+        self.lost = asyncio.Event()
+        connection.close_callbacks.add(lambda *_: self.lost.set())
+
+    @property
+    def is_open(self) -> bool:
+        return not self.lost.is_set()
+
+    async def is_blocked(self) -> bool:
+        transport = self._connection.transport
+        if transport is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await transport.connection.ready()  # returns at once unless blocked
+        except TimeoutError:
+            return True
+        return False
+
+    async def channel(self, *, publishes: bool = False) -> _AioChannel:
+        with _translated(self._where):
+            channel = self._connection.channel(
+                publisher_confirms=publishes,
+                on_return_raises=publishes,
+            )
+            await channel.initialize()
+            underlay = await channel.get_underlay_channel()
+        assert isinstance(underlay, aiormq.Channel)
+        return _AioChannel(channel, underlay, self._where)
+
+    async def close(self) -> None:
+        with _translated(self._where):
+            await self._connection.close()
+        self.lost.set()
+
+
+class _AioChannel:
+    def __init__(self, owner: object, channel: aiormq.Channel, where: str) -> None:
+        self._owner = owner  # aio-pika's channel, whose end would be the end of its callbacks
+        self._channel = channel
+        self._where = where
+        self._consumer: str | None = None
+        self._published = 0
+
+    @property
+    def is_open(self) -> bool:
+        return not self._channel.is_closed
+
+    @property
+    def is_consuming(self) -> bool:
+        return self.is_open and self._consumer in self._channel.consumers
+
+    async def declare(self, queue: Queue, *, passive: bool = False) -> None:
+        with _translated(self._where, queue):
+            await self._channel.queue_declare(
+                queue.name,
+                passive=passive,
+                durable=True,
+                arguments=None if passive else dict(queue.arguments),
+            )
+
+    async def consume(self, queue: Queue, prefetch: int, on_delivery: OnDelivery) -> None:
+        async def deliver(message: DeliveredMessage) -> None:
+            number = message.delivery_tag
+            assert number is not None
+            on_delivery(number, message.body)
+
+        with _translated(self._where, queue):
+            await self._channel.basic_qos(prefetch_count=prefetch)
+            consuming = await self._channel.basic_consume(queue.name, deliver)
+            self._consumer = consuming.consumer_tag
+
+    def publish(self, queue: str, body: bytes, headers: Mapping[str, str]) -> asyncio.Future[Sent]:
+        self._published += 1
+        # Without an id, aiormq would only log what the server returns.
+        return asyncio.ensure_future(self._publish(queue, body, headers, str(self._published)))
+
+    async def _publish(
+        self, queue: str, body: bytes, headers: Mapping[str, str], message_id: str
+    ) -> Sent:
+        properties = spec.Basic.Properties(
+            content_type="application/msgpack",
+            delivery_mode=PERSISTENT,
+            headers=dict(headers),
+            message_id=message_id,
+        )
+        try:
+            with _translated(self._where):
+                await self._channel.basic_publish(
+                    body,
+                    routing_key=queue,
+                    properties=properties,
+                    mandatory=MANDATORY,
+                    wait=False,
+                )
+        except PwfError as error:
+            match error.__cause__:
+                case aiormq.exceptions.PublishError():
+                    return Sent.RETURNED
+                case aiormq.exceptions.DeliveryError():
+                    return Sent.REFUSED
+                case _:
+                    return Sent.UNKNOWN
+        return Sent.CONFIRMED
+
+    async def ack(self, acks: Sequence[Ack]) -> None:
+        try:
+            with _translated(self._where):
+                for one in acks:
+                    await self._channel.basic_ack(one.number, multiple=one.multiple, wait=False)
+        except PwfError:
+            pass  # they are of an epoch that is over, and come again
+
+    async def get(self, queue: Queue) -> tuple[int, bytes] | None:
+        with _translated(self._where, queue):
+            message = await self._channel.basic_get(queue.name)
+        if not isinstance(message.delivery, spec.Basic.GetOk):
+            return None
+        number = message.delivery_tag
+        assert number is not None
+        return number, message.body
+
+    async def close(self) -> None:
+        with _translated(self._where):
+            await self._channel.close()
+
+
+@contextmanager
+def _translated(where: str, queue: Queue | None = None) -> Iterator[None]:
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise  # somebody cancelled us, and not the connection that ended
+        raise translate(ConnectionError("the connection was closed"), where, queue) from error
+    except Exception as error:  # aiormq fails what is pending with bare ones, too
+        raise translate(error, where, queue) from error

@@ -1,0 +1,135 @@
+"""Everything that can be set about a connection, read from a URL once."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from enum import StrEnum
+from urllib.parse import unquote
+
+import attrs
+
+from pwf_core.adapters import Durability, Settings, Url
+from pwf_core.errors import ConfigurationError, UnsupportedError
+from pwf_rabbit.topology import QueueKind, Topology
+
+__all__ = ["Driver", "Options"]
+
+_LONGEST = 600
+_PORTS = {"amqp": 5672, "amqps": 5671}
+
+
+class Driver(StrEnum):
+    """A client library, by the name of its package."""
+
+    AIO_PIKA = "aio-pika"
+    PIKA = "pika"
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Where the server is, and how to use it.
+
+    Attributes:
+        vhost: The virtual host, "/" unless the URL's path names another.
+        tls: Whether the connection is encrypted, and the server's certificate verified.
+        topology: Names and arguments of queues.
+        prefetch: How many AMQP messages per service may be here without being acked; up to 32 calls
+            travel in each. 64 keeps a worker busy over one round trip when calls travel alone.
+            Lower it where handlers are slow and workers many.
+        heartbeat: Seconds after which a silent connection counts as lost; 0 never does.
+        timeout: Seconds that one operation may take, connecting included.
+        driver: The client library; None leaves it to the flavour: aio-pika for the async one, pika
+            for the blocking one. pika carries two to three times as much where calls travel alone.
+    """
+
+    host: str = "localhost"
+    port: int = 5672
+    username: str = "guest"
+    password: str = attrs.field(default="guest", repr=False)
+    vhost: str = "/"
+    tls: bool = False
+    topology: Topology = attrs.field(default=Topology("default"))
+    prefetch: int = 64
+    heartbeat: int = 10  # RabbitMQ's advice is 5 to 20; a blocked event loop is not yet a lost one
+    timeout: float = 10.0
+    driver: Driver | None = None
+
+    @classmethod
+    def read(cls, url: Url, settings: Settings) -> Options:
+        """Return what *url* says.
+
+        Raises:
+            ConfigurationError: If an option is unknown, or its value cannot be.
+            UnsupportedError: If it asks for durability that its queues cannot give.
+        """
+        url.refuse_unknown("driver", "heartbeat", "prefetch", "queue", "timeout")
+        if url.scheme not in _PORTS:
+            raise ConfigurationError(f"{url}: RabbitMQ is reached by amqp:// or amqps://.")
+        kind = url.option("queue", _kind, QueueKind.QUORUM)
+        if settings.durability is Durability.FSYNC and kind is not QueueKind.QUORUM:
+            raise UnsupportedError(
+                "Classic queues confirm messages before they are on disk, so durability='fsync' "
+                "cannot hold with queue=classic. Leave that option out: quorum queues can.",
+            )
+        return cls(
+            host=url.host or "localhost",
+            port=url.port or _PORTS[url.scheme],
+            username=url.username or "guest",
+            password=url.password if url.username else "guest",
+            vhost=_vhost(url.path),
+            tls=url.scheme == "amqps",
+            topology=Topology(settings.namespace, kind),
+            prefetch=url.option("prefetch", _whole(1, 65535), 64),
+            heartbeat=url.option("heartbeat", _whole(0, 3600), 10),
+            timeout=url.option("timeout", _seconds, 10.0),
+            driver=url.option("driver", _driver, None),
+        )
+
+    @property
+    def where(self) -> str:
+        """The server's name, for people; without the password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return what verifies the server, by the system's authorities (or `$SSL_CERT_FILE`)."""
+        return ssl.create_default_context() if self.tls else None
+
+
+def _kind(text: str) -> QueueKind:
+    try:
+        return QueueKind(text)
+    except ValueError:
+        raise ValueError("it is quorum or classic") from None
+
+
+def _driver(text: str) -> Driver | None:
+    try:
+        return Driver(text)
+    except ValueError:
+        raise ValueError("it is aio-pika or pika") from None
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise ValueError(f"it is a whole number from {least} to {most}")
+        return number
+
+    return convert
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError(f"it is a number of seconds, above 0 and up to {_LONGEST}")
+    return seconds
+
+
+def _vhost(path: str) -> str:
+    name = path.removeprefix("/")
+    if "/" in name:
+        raise ConfigurationError(f"The virtual host {name!r} has a slash; write it as %2F.")
+    return unquote(name) or "/"
