@@ -1,0 +1,117 @@
+"""A worker's options, their defaults and the reasons for them; checked once for both flavours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import attrs
+
+from pwf_core.commands import Granted
+from pwf_core.engine import Engine
+from pwf_core.errors import ConfigurationError
+from pwf_core.protocol import Outcome
+from pwf_core.retries import milliseconds
+from pwf_core.service import Service
+from pwf_core.tasks import Task
+
+__all__ = ["IDLE_RECHECK", "WorkerOptions", "make_engine"]
+
+logger = logging.getLogger("pwf")
+
+# A wake-up is a hint that can get lost with a connection; an idle worker looks again this often, in
+# seconds, and moves on timers that others have set.
+IDLE_RECHECK = 1.0
+
+
+@attrs.frozen(kw_only=True)
+class WorkerOptions:
+    """How a worker works.
+
+    Attributes:
+        concurrency: Calls run at once.
+        threads: Threads for sync handlers.
+        lease: How long a call waits for its worker after the worker died; renewed every third of it.
+        grace: How long `close` waits for handlers to finish before their calls are handed back.
+    """
+
+    concurrency: int = 64  # async handlers mostly wait; with fewer, batches get small
+    threads: int = 16  # sync handlers mostly wait, too, but each holds a stack
+    lease: timedelta = timedelta(seconds=5)
+    grace: timedelta = timedelta(seconds=10)
+
+    def __attrs_post_init__(self) -> None:
+        for name, least in (("concurrency", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ConfigurationError(
+                    f"Worker({name}=) is a number from {least}, not {value!r}."
+                )
+        for name, shortest in (("lease", timedelta(seconds=0.1)), ("grace", timedelta(0))):
+            value = getattr(self, name)
+            if not isinstance(value, timedelta) or value < shortest:
+                raise ConfigurationError(
+                    f"Worker({name}=) is a timedelta of at least {shortest.total_seconds()} seconds, not {value!r}.",
+                )
+
+
+def make_engine(
+    services: Sequence[Service],
+    options: WorkerOptions,
+    session: str,
+    find_resource: Callable[[type[Any]], Any],
+) -> Engine:
+    """Return the bookkeeping of a worker of *services*.
+
+    Raises:
+        ConfigurationError: If there is none, or two have one name.
+        DefinitionError: If a task has an annotation that cannot be resolved.
+    """
+    if not services:
+        raise ConfigurationError("A worker needs at least one service: Worker(backend, users).")
+    tasks: dict[str, Task[..., Any, Any]] = {}
+    for service in services:
+        if not isinstance(service, Service):
+            raise ConfigurationError(f"A worker takes services, not {service!r}.")
+        tasks.update(service.tasks)
+    names = [service.name for service in services]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"Two services of one worker have the same name: {names}.")
+    for task in tasks.values():
+        task.prepare()
+    return Engine(
+        services=tuple(names),
+        tasks=tasks,
+        session=session,
+        concurrency=options.concurrency,
+        lease_ms=milliseconds(options.lease),
+        find_resource=find_resource,
+        on_outcome=log_outcome,
+    )
+
+
+_LEVELS = {
+    Outcome.COMMITTED: logging.DEBUG,
+    Outcome.ENDED: logging.INFO,
+    Outcome.HANDED_BACK: logging.INFO,
+    Outcome.RETRIED: logging.WARNING,
+    Outcome.PARKED: logging.WARNING,
+    Outcome.LEASE_LOST: logging.WARNING,
+    Outcome.BURIED: logging.ERROR,
+}
+
+
+def log_outcome(grant: Granted, outcome: Outcome, problem: str) -> None:
+    """Write down how a call ended, and the last line of its error."""
+    logger.log(
+        _LEVELS[outcome],
+        "%s: %s%s (run %s, call %s, attempt %s)",
+        grant.address,
+        outcome.value,
+        f" after {problem.strip().splitlines()[-1]}" if problem else "",
+        grant.run_id,
+        grant.call_id,
+        grant.attempt,
+    )

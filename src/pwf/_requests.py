@@ -1,0 +1,181 @@
+"""What a client asks and how it reads the answers; the same for both flavours, and sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from hashlib import blake2b
+from typing import Any
+
+from msgspec import Struct
+
+from pwf._ids import new_run_id
+from pwf_core import values
+from pwf_core.commands import Emit, Reply, Start, Started
+from pwf_core.decide import new_call
+from pwf_core.directives import Publish
+from pwf_core.errors import (
+    DirectiveError,
+    KeyConflictError,
+    RunFailedError,
+    RunNotFoundError,
+    RunStalledError,
+)
+from pwf_core.events import Event
+from pwf_core.ids import RunId, root_call_id
+from pwf_core.names import check_event
+from pwf_core.steps import Steps
+from pwf_core.views import Outcome, RunView, Status
+
+__all__ = [
+    "RECHECK",
+    "Look",
+    "Wait",
+    "make_emit",
+    "make_start",
+    "make_starts",
+    "outcome_of",
+    "raise_for",
+    "read_started",
+    "seconds",
+    "value_of",
+    "wait_for_end",
+]
+
+# A notification can get lost with a connection; a waiting client looks again this often, in seconds.
+RECHECK = 5.0
+_JOINS_NAMED = 3  # in the reason of a stalled run; more would bury the first
+
+
+class Look(Struct, frozen=True):
+    """Read the run."""
+
+
+class Wait(Struct, frozen=True):
+    """Wait for a notification, at most *timeout* seconds."""
+
+    timeout: float
+
+
+def make_start(first: Publish, key: str | None) -> Start:
+    """Return the command that starts a run with *first*.
+
+    Raises:
+        DirectiveError: If *first* is no `publish(...)`, or *key* no usable string.
+    """
+    if not isinstance(first, Publish):
+        raise DirectiveError(f"start() takes a publish(...) value, not {first!r}.")
+    if key is not None and not (isinstance(key, str) and key):
+        raise DirectiveError(f"A key is a string that is not empty, not {key!r}.")
+    run_id = new_run_id()
+    call = new_call(root_call_id(run_id, first.address), first)
+    fingerprint = ""
+    if key:
+        values.encode(key, "Key")  # no lone surrogates, and bounded
+        fingerprint = blake2b(
+            first.address.encode() + b"\0" + first.body, digest_size=16
+        ).hexdigest()
+    return Start(run_id, call, key or "", fingerprint)
+
+
+def read_started(start: Start, reply: Reply) -> RunId:
+    """Return the run that a start came to.
+
+    Raises:
+        KeyConflictError: If its key belongs to a start with another task or arguments.
+    """
+    assert isinstance(reply, Started)
+    if reply.conflict:
+        raise KeyConflictError(start.key, reply.run_id)
+    return reply.run_id
+
+
+def make_emit(run_id: str, event: Event[Any] | str, payload: object) -> Emit:
+    """Return the command that emits *event* from outside.
+
+    Raises:
+        CodecError: If *payload* is not of the event's type, or has no encoding.
+        DefinitionError: If no event can have that name.
+    """
+    if isinstance(event, Event):
+        return Emit(RunId(run_id), event.name, event.encode(payload))
+    name = check_event(event)
+    return Emit(RunId(run_id), name, values.encode(payload, f"Payload of event {name!r}"))
+
+
+def seconds(timeout: float | timedelta | None) -> float | None:
+    """Return a time-out in seconds; None stays None."""
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+
+
+def wait_for_end(run_id: RunId) -> Steps[Look | Wait, Outcome]:
+    """Look, and wait, until the run has ended; the driver bounds the time.
+
+    Raises:
+        RunNotFoundError: If it is not known (any more).
+    """
+    while True:
+        view: RunView | None = yield Look()
+        outcome = outcome_of(run_id, view)
+        if outcome.status.is_final:
+            return outcome
+        heard: Outcome | None = yield Wait(RECHECK)
+        if heard is not None and heard.status in {Status.FINISHED, Status.FAILED}:
+            return heard  # with retention 0 there is nothing left to look at
+
+
+def outcome_of(run_id: RunId, view: RunView | None) -> Outcome:
+    """Return how the run stands, with a reason made for people.
+
+    Raises:
+        RunNotFoundError: If there is no such run.
+    """
+    if view is None:
+        raise RunNotFoundError(run_id)
+    outcome = view.outcome
+    if outcome.status is not Status.STALLED:
+        return outcome
+    joins = [
+        f"a join for {join.address!r} waits for {', '.join(map(repr, join.missing))}, "
+        for join in view.joins[:_JOINS_NAMED]
+    ]
+    more = len(view.joins) - len(joins)
+    joins += [f"{more} more joins wait, "] * (more > 0)
+    reason = f"{''.join(joins)}and nothing is left that could emit it; {outcome.reason}"
+    return Outcome(outcome.status, outcome.result, reason)
+
+
+def raise_for(run_id: RunId, outcome: Outcome) -> None:
+    """Raise what an outcome other than finished is to someone who wants a result.
+
+    Raises:
+        RunFailedError: If the run failed.
+        RunStalledError: If it is stalled.
+    """
+    if outcome.status is Status.FAILED:
+        raise RunFailedError(run_id, outcome.reason)
+    if outcome.status is Status.STALLED:
+        raise RunStalledError(run_id, outcome.reason)
+
+
+def value_of(run_id: RunId, outcome: Outcome, type_: Any) -> Any:
+    """Return the run's result as a value of *type_*; None where it gave none.
+
+    Raises:
+        CodecError: If it is not of that type.
+    """
+    data = values.NONE if outcome.result is None else outcome.result
+    return values.decode(data, type_, f"Result of run {run_id}")
+
+
+def make_starts(firsts: Iterable[Publish], keys: Iterable[str] | None) -> list[Start]:
+    """Return the commands that start a run with each of *firsts*.
+
+    Raises:
+        DirectiveError: If one is no `publish(...)`, or there is not one key per start.
+    """
+    calls = list(firsts)
+    names: list[str | None] = [None] * len(calls) if keys is None else list(keys)
+    if len(names) != len(calls):
+        raise DirectiveError(f"start_many() got {len(calls)} starts and {len(names)} keys.")
+    return [make_start(first, key) for first, key in zip(calls, names, strict=True)]

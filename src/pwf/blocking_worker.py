@@ -1,0 +1,268 @@
+"""The worker on threads: drives the same `Engine` for programs without an event loop.
+
+One thread makes the round trips, one listens for work, one keeps the leases, and a pool runs the
+handlers. The engine is shared under a lock; nothing waits while holding it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import timedelta
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from pwf._handlers import call_anywhere
+from pwf._ids import new_session
+from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
+from pwf._patience import Patience
+from pwf._resources import Resources
+from pwf.blocking import BlockingClient
+from pwf.logs import CurrentCall, current_call
+from pwf_core.engine import Exchange, RunningCall
+from pwf_core.errors import ConfigurationError, UnavailableError
+from pwf_core.ports import Exchanged
+from pwf_core.service import Service
+
+__all__ = ["BlockingWorker"]
+
+logger = logging.getLogger("pwf")
+
+
+class BlockingWorker:
+    """Blocking twin of `Worker`: runs handlers in threads; use it as a context manager, or `run` it.
+
+    Takes and raises what `Worker` does, but *concurrency*: as many calls run at once as there are
+    *threads*. An async handler runs in an event loop of its own, in one of the threads.
+
+    Example:
+        >>> with connect_blocking("memory://") as backend, BlockingWorker(backend, users):
+        ...     run = backend.start(publish(register, user))
+    """
+
+    def __init__(
+        self,
+        client: BlockingClient,
+        /,
+        *services: Service,
+        threads: int = WorkerOptions().threads,
+        lease: timedelta = WorkerOptions().lease,
+        grace: timedelta = WorkerOptions().grace,
+        resources: Sequence[Callable[[], Any]] = (),
+    ) -> None:
+        if not isinstance(client, BlockingClient):
+            raise ConfigurationError(
+                f"BlockingWorker takes what connect_blocking() returns, not {client!r}.",
+            )
+        self._client = client
+        self._options = WorkerOptions(
+            concurrency=threads,
+            threads=threads,
+            lease=lease,
+            grace=grace,
+        )
+        self._resources = Resources(resources)
+        self._engine = make_engine(services, self._options, new_session(), self._resources.find)
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._listen = threading.Event()
+        self._closed = threading.Event()
+        self._pool = ThreadPoolExecutor(threads, "pwf-handler")
+        self._stack = ExitStack()
+        self._threads: list[threading.Thread] = []
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        if self._threads:
+            raise ConfigurationError("This worker has been started before; make another one.")
+        self._port = self._client.port
+        with ExitStack() as stack:
+            self._resources.open(stack)
+            self._stack = stack.pop_all()
+        for target in (self._serve, self._idle, self._renew):
+            thread = threading.Thread(target=target, name=f"pwf{target.__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what runs and return; in the main thread.
+
+        A second signal hands everything back at once.
+        """
+        leave, now = threading.Event(), threading.Event()
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            (now if leave.is_set() else leave).set()
+
+        before = {one: signal.signal(one, on_signal) for one in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            with self:
+                serving = self._threads[0]
+                while not leave.is_set() and serving.is_alive():
+                    leave.wait(IDLE_RECHECK)
+                self._stop_taking()
+                deadline = time.monotonic() + self._options.grace.total_seconds()
+                while serving.is_alive() and not now.is_set() and time.monotonic() < deadline:
+                    serving.join(IDLE_RECHECK / 10)
+                self.close(grace=timedelta(0))
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def close(self, *, grace: timedelta | None = None) -> None:
+        """See `Worker.close`; a sync handler cannot be stopped: its call is handed back while it
+        runs on, and what it returns is dropped.
+        """  # noqa: D205 -- two promises, one sentence
+        if not self._threads:
+            return
+        serving = self._threads[0]
+        self._stop_taking()
+        limit = (self._options.grace if grace is None else grace).total_seconds()
+        serving.join(limit)
+        if serving.is_alive():
+            with self._lock:
+                self._engine.hand_back()
+            self._ready.set()
+            # The backend may be away; then the leases end by themselves.
+            serving.join(self._options.lease.total_seconds())
+        self._closed.set()
+        self._listen.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._stack.close()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _stop_taking(self) -> None:
+        with self._lock:
+            self._engine.stopping = True
+        self._ready.set()
+
+    # -- the threads ------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        try:
+            while not self._closed.is_set():
+                with self._lock:
+                    if self._engine.stopping and self._engine.is_done:
+                        return
+                    exchange = self._engine.next_exchange()
+                reply = self._exchange(exchange)
+                if reply is None:
+                    return
+                with self._lock:
+                    calls = self._engine.exchanged(exchange, reply)
+                    busy = self._engine.has_conclusions
+                for call in calls:
+                    self._start(call)
+                if not busy:
+                    self._pause(exchange, reply)
+        except BaseException as error:
+            logger.exception("the worker stops: this is a bug in pwf or in an adapter")
+            self._failure = error
+
+    def _exchange(self, exchange: Exchange) -> Exchanged | None:
+        patience = Patience(budget=None)
+        while not self._closed.is_set():
+            try:
+                return self._port.exchange(exchange.commands, exchange.take)
+            except UnavailableError as error:
+                patience.report(logger, error)
+                self._closed.wait(patience.next_pause())
+        return None
+
+    def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
+        with self._lock:
+            room = self._engine.room
+        if exchange.take.limit and len(reply.grants) == exchange.take.limit:
+            if room:
+                return  # there may be more
+        elif room:
+            self._listen.set()
+        due = reply.next_due_ms
+        self._ready.wait(IDLE_RECHECK if due is None else min(due / 1000, IDLE_RECHECK))
+        self._ready.clear()
+
+    def _idle(self) -> None:
+        while True:
+            self._listen.wait()
+            if self._closed.is_set():
+                return
+            self._listen.clear()
+            try:
+                self._port.idle(self._engine.services, IDLE_RECHECK)
+            except UnavailableError:
+                self._closed.wait(IDLE_RECHECK)  # the exchange reports it
+            self._ready.set()
+
+    def _renew(self) -> None:
+        pause = self._options.lease.total_seconds() / 3
+        while not self._closed.wait(pause):
+            with self._lock:
+                renewals = self._engine.renewals()
+            if not renewals:
+                continue
+            try:
+                replies = self._port.apply(renewals)
+            except UnavailableError:
+                continue  # the exchange reports it; the next try may still be in time
+            with self._lock:
+                self._engine.renewed(renewals, replies)
+
+    # -- handlers ---------------------------------------------------------------------------------
+
+    def _start(self, call: RunningCall) -> None:
+        assert call.invoke is not None
+        timer = None
+        grant, timeout = call.grant, call.invoke.task.timeout
+        if timeout is not None:
+            limit = timeout.total_seconds()
+            timer = threading.Timer(
+                limit,
+                self._raised,
+                (call, TimeoutError(f"{grant.address} did not finish within {timeout}")),
+            )
+            timer.daemon = True
+            timer.start()
+        self._pool.submit(contextvars.Context().run, self._handle, call, timer)
+
+    def _handle(self, call: RunningCall, timer: threading.Timer | None) -> None:
+        invoke, grant = call.invoke, call.grant
+        if invoke is None:
+            return  # timed out or handed back while it waited for a thread
+        current_call.set(CurrentCall(grant.run_id, grant.call_id, grant.address))
+        task = invoke.task
+        args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
+        try:
+            value = call_anywhere(task.fn, args, invoke.kwargs)
+        except BaseException as error:  # noqa: BLE001 -- a handler's error ends its attempt, not us
+            self._raised(call, error)
+        else:
+            with self._lock:
+                self._engine.returned(call, value)
+            self._ready.set()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _raised(self, call: RunningCall, error: BaseException) -> None:
+        with self._lock:
+            if call.context is not None:
+                call.context.cancelled = True
+            self._engine.raised(call, error)
+        self._ready.set()

@@ -1,0 +1,37 @@
+"""`pwf purge`: empty the queue of a service."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pwf.cli._options import Connection, Flag
+from pwf.cli._output import confirm
+from pwf_core.names import check_name
+
+__all__ = ["purge"]
+
+
+async def purge(
+    service: Annotated[str, Parameter(name="SERVICE")],
+    /,
+    *,
+    yes: Flag = False,
+    connection: Connection | None = None,
+) -> None:
+    """Empty the queue of a service, its delayed calls included.
+
+    Calls that are running are left to finish; runs that lose a call end as failed.
+
+    Args:
+        service: Its name.
+        yes: Do not ask.
+        connection: Which backend.
+    """
+    check_name(service, "service")
+    client = (connection or Connection()).connect()
+    confirm(f"Drop all waiting calls of {service!r}?", yes=yes)
+    async with client as backend:
+        gone = await backend.purge(service)
+    print(f"{gone} {'call' if gone == 1 else 'calls'} purged")

@@ -1,0 +1,296 @@
+"""The client: starts runs, waits for them, looks after them. What `connect` returns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import attrs
+
+from pwf import _requests as requests
+from pwf._patience import Patience
+from pwf._requests import Look, Wait
+from pwf_core.capabilities import Capabilities
+from pwf_core.commands import Answer, Command, Drop, Reply, Requeue
+from pwf_core.directives import Publish
+from pwf_core.errors import (
+    ConfigurationError,
+    RunNotFoundError,
+    StoreFullError,
+    UnavailableError,
+)
+from pwf_core.events import Event
+from pwf_core.ids import RunId
+from pwf_core.names import check_name
+from pwf_core.ports import Backend
+from pwf_core.steps import drive_async
+from pwf_core.views import DeadLetter, Outcome, RunView, Status
+
+__all__ = ["Client", "Run"]
+
+T = TypeVar("T")
+
+_BATCH = 256  # starts per round trip: past that a script call only gets longer, not cheaper
+
+
+@attrs.frozen
+class Run:
+    """One execution of a workflow.
+
+    Attributes:
+        id: Names it; `client.run(id)` gives this handle again, anywhere.
+    """
+
+    id: RunId
+    _port: Backend = attrs.field(repr=False, eq=False)
+
+    async def status(self) -> Status:
+        """Return how the run stands.
+
+        Raises:
+            RunNotFoundError: If it is not known (any more).
+            UnavailableError: If the backend cannot be reached.
+        """
+        (view,) = await self._port.read([self.id])
+        return requests.outcome_of(self.id, view).status
+
+    async def view(self) -> RunView:
+        """Return the run with its open calls and joins, for people.
+
+        Raises:
+            RunNotFoundError: If it is not known (any more).
+            UnavailableError: If the backend cannot be reached.
+        """
+        (view,) = await self._port.read([self.id])
+        if view is None:
+            raise RunNotFoundError(self.id)
+        return view
+
+    async def wait(self, *, timeout: float | timedelta | None = None) -> Status:
+        """Wait until the run is finished, failed or stalled, and return which.
+
+        Args:
+            timeout: How long to wait, in seconds or as a timedelta; None for ever.
+
+        Raises:
+            TimeoutError: If it takes longer; the run goes on.
+            RunNotFoundError: If it is not known (any more).
+        """
+        return (await self._end(timeout)).status
+
+    @overload
+    async def result(self, /, *, timeout: float | timedelta | None = None) -> Any: ...
+    @overload
+    async def result(self, type_: type[T], /, *, timeout: float | timedelta | None = None) -> T: ...
+    async def result(
+        self,
+        type_: Any = Any,
+        /,
+        *,
+        timeout: float | timedelta | None = None,
+    ) -> Any:
+        """Wait for the run and return the value that it was given; None without one.
+
+        Args:
+            type_: What to decode the value to; builtins by default.
+            timeout: How long to wait, in seconds or as a timedelta; None for ever.
+
+        Raises:
+            TimeoutError: If it takes longer; the run goes on.
+            RunFailedError: If it failed.
+            RunStalledError: If nothing is left that could fire its joins.
+            RunNotFoundError: If it is not known (any more).
+            CodecError: If the value is not of that type.
+        """
+        outcome = await self._end(timeout)
+        requests.raise_for(self.id, outcome)
+        return requests.value_of(self.id, outcome, type_)
+
+    async def _end(self, timeout: float | timedelta | None) -> Outcome:
+        limit = requests.seconds(timeout)
+        try:
+            async with asyncio.timeout(limit), self._port.watch(self.id) as watch:
+
+                async def perform(step: Look | Wait) -> object:
+                    if isinstance(step, Wait):
+                        return await watch.wait(step.timeout)
+                    (view,) = await self._port.read([self.id])
+                    return view
+
+                return await drive_async(requests.wait_for_end(self.id), perform)
+        except TimeoutError as error:
+            raise TimeoutError(f"Run {self.id} has not ended within {limit} seconds.") from error
+
+
+class Client:
+    """A connection to a backend. Made by `connect`; use it as an async context manager.
+
+    Any number of tasks of one event loop may share it.
+    """
+
+    def __init__(self, port: Backend) -> None:
+        self._port = port
+        self._is_open = False
+
+    @property
+    def port(self) -> Backend:
+        """The backend, open.
+
+        Raises:
+            ConfigurationError: If this client has not been entered.
+        """
+        if not self._is_open:
+            raise ConfigurationError(
+                "This client is not open: use it as `async with connect(...) as backend:`.",
+            )
+        return self._port
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do."""
+        return self._port.capabilities
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._port.open()
+        except BaseException:
+            await self._port.close()
+            raise
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of everything that was opened; again is fine."""
+        self._is_open = False
+        await self._port.close()
+
+    async def start(self, first: Publish, /, *, key: str | None = None) -> Run:
+        """Start a run.
+
+        Args:
+            first: Its first call, made by `publish`.
+            key: Names the run for those who start it: the same key gives the same run, however
+                often and from wherever it is started. It stays known for an hour after the run is
+                deleted.
+
+        Raises:
+            KeyConflictError: If the key names a run of another task or other arguments.
+            StoreFullError: If the backend has no room; nothing was started.
+            UnavailableError: If the backend cannot be reached; without a key, nobody knows
+                whether the run was started. With one, start it again.
+        """
+        return (await self.start_many([first], keys=[key] if key is not None else None))[0]
+
+    async def start_many(
+        self,
+        firsts: Iterable[Publish],
+        /,
+        *,
+        keys: Iterable[str] | None = None,
+    ) -> list[Run]:
+        """Start a run for each of *firsts*, many per round trip.
+
+        Raises:
+            KeyConflictError: If a key names a run of another task or other arguments; the others
+                are started all the same.
+            StoreFullError: If the backend has no room; some may have been started.
+            UnavailableError: As for `start`.
+        """
+        starts = requests.make_starts(firsts, keys)
+        replies = await self._apply(starts)
+        return [
+            self.run(requests.read_started(start, reply))
+            for start, reply in zip(starts, replies, strict=True)
+        ]
+
+    def run(self, run_id: str, /) -> Run:
+        """Return the handle of a run, without asking whether it exists."""
+        return Run(RunId(run_id), self.port)
+
+    @overload
+    async def emit(self, run_id: str, event: Event[None], /) -> bool: ...
+    @overload
+    async def emit(self, run_id: str, event: Event[T], payload: T, /) -> bool: ...
+    @overload
+    async def emit(self, run_id: str, event: str, payload: Any = None, /) -> bool: ...
+    async def emit(self, run_id: str, event: Event[Any] | str, payload: Any = None, /) -> bool:
+        """Emit an event into a run from outside, before or after a join on it is registered.
+
+        Returns:
+            Whether this was the first write of it in a run that goes on; else nothing changed.
+
+        Raises:
+            RunNotFoundError: If the run is not known (any more).
+            CodecError: If *payload* is not of the event's type.
+            UnavailableError: If the backend cannot be reached; emit it again.
+        """
+        emit = requests.make_emit(run_id, event, payload)
+        (reply,) = await self._apply([emit])
+        if reply is Answer.ENDED and (await self.port.read([emit.run_id])) == [None]:
+            raise RunNotFoundError(run_id)
+        return reply is Answer.DONE
+
+    async def purge(self, service: str, /) -> int:
+        """Empty the queue of *service*, its delayed calls included, and return how many calls went.
+
+        Calls that are running are left to finish. The runs of those that went end as failed.
+
+        Raises:
+            UnavailableError: If the backend cannot be reached; some may be gone already.
+        """
+        return await self.port.purge(check_name(service, "service"))
+
+    async def dead_letters(
+        self,
+        service: str | None = None,
+        /,
+        *,
+        limit: int = 100,
+    ) -> list[DeadLetter]:
+        """Return the calls whose attempts are exhausted, oldest first.
+
+        Args:
+            service: Only those of this service.
+            limit: At most so many.
+        """
+        return await self.port.dead_letters(service, limit)
+
+    async def requeue(self, letter: DeadLetter, /) -> bool:
+        """Run a dead letter again, its attempts counted from zero; say whether it was dead."""
+        (reply,) = await self._apply([Requeue(letter.run_id, letter.call_id)])
+        return reply is Answer.DONE
+
+    async def discard(self, letter: DeadLetter, /) -> bool:
+        """Give a dead letter up for good: its run ends as failed; say whether it was dead."""
+        drop = Drop(letter.run_id, letter.call_id, dead=True, reason="discarded")
+        (reply,) = await self._apply([drop])
+        return reply is Answer.DONE
+
+    async def _apply(self, commands: Sequence[Command]) -> list[Reply]:
+        replies: list[Reply] = []
+        for first in range(0, len(commands), _BATCH):
+            batch = commands[first : first + _BATCH]
+            patience = Patience()
+            while True:
+                try:
+                    replies += await self.port.apply(batch)
+                    break
+                except StoreFullError:
+                    raise
+                except UnavailableError:
+                    pause = patience.next_pause()
+                    if pause is None:
+                        raise
+                    await asyncio.sleep(pause)
+        return replies

@@ -1,0 +1,175 @@
+"""From a URL to a connected client: the one place where adapters are chosen."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from importlib.metadata import entry_points
+from typing import Any
+
+import attrs
+
+from pwf.blocking import BlockingClient
+from pwf.client import Client
+from pwf_core.adapters import ENTRY_POINTS, Adapter, Durability, Settings, Url
+from pwf_core.errors import ConfigurationError
+from pwf_core.paired import BlockingPaired, Paired
+from pwf_core.retries import milliseconds
+from pwf_core.state import Rules
+
+__all__ = ["connect", "connect_blocking", "parse_duration"]
+
+DEFAULT_RETENTION = timedelta(days=1)
+# With retention 0 a run's outcome, and nothing else of it, still stays for a minute: whoever has
+# started it can ask for the result in peace.
+_LINGER_MS = 60_000
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
+def connect(
+    url: str | None = None,
+    *,
+    store: str | None = None,
+    namespace: str | None = None,
+    retention: timedelta | None = None,
+    durability: str | None = None,
+) -> Client:
+    """Return a client of the backend at *url*; nothing is opened until it is entered.
+
+    Args:
+        url: `memory://`, `memory://name`, `embedded:///folder`, `redis://host:port/db`, or
+            `amqp://user:password@host:port/vhost` with a store; `$PWF_URL` by default. The options
+            below may stand in its query, too: `?namespace=test&retention=1h`.
+        store: URL of the state store, for a broker that has none.
+        namespace: Keeps deployments apart that share a server: letters, digits, "_" and "-";
+            "default" by default.
+        retention: How long ended runs stay readable; a day by default. 0 keeps the outcome for
+            a minute, for whoever waits for it. In a URL a number with a unit: `30s`, `15m`, `7d`.
+        durability: "standard" (survives the death of any process), or "fsync" (and a power cut).
+
+    Raises:
+        ConfigurationError: If the URL or an option cannot be, or a package is missing.
+        UnsupportedError: If the adapter cannot do what an option asks.
+
+    Example:
+        >>> async with connect("memory://") as backend:
+        ...     run = await backend.start(publish("users.register", "ann"))
+    """
+    plan = _plan(url, store, namespace, retention, durability)
+    if plan.store is None:
+        return Client(_find(plan.url).backend(plan.url, plan.settings))
+    broker = _find(plan.url).broker(plan.url, plan.settings)
+    return Client(Paired(broker, _find(plan.store).store(plan.store, plan.settings)))
+
+
+def connect_blocking(
+    url: str | None = None,
+    *,
+    store: str | None = None,
+    namespace: str | None = None,
+    retention: timedelta | None = None,
+    durability: str | None = None,
+) -> BlockingClient:
+    """Return the blocking twin of what `connect` returns, for programs without an event loop.
+
+    Takes and raises what `connect` does. Threads may share the client; it opens at first use, and
+    again after a fork.
+
+    Example:
+        >>> with connect_blocking("memory://") as backend:
+        ...     run = backend.start(publish("users.register", "ann"))
+    """
+    plan = _plan(url, store, namespace, retention, durability)
+
+    def make() -> Any:
+        if plan.store is None:
+            return _find(plan.url).blocking_backend(plan.url, plan.settings)
+        broker = _find(plan.url).blocking_broker(plan.url, plan.settings)
+        other = _find(plan.store).blocking_store(plan.store, plan.settings)
+        return BlockingPaired(broker, other)
+
+    return BlockingClient(make)
+
+
+@attrs.frozen
+class _Plan:
+    url: Url
+    store: Url | None
+    settings: Settings
+
+
+def _plan(
+    url: str | None,
+    store: str | None,
+    namespace: str | None,
+    retention: timedelta | None,
+    durability: str | None,
+) -> _Plan:
+    text = url or os.environ.get("PWF_URL")
+    if not text:
+        raise ConfigurationError(
+            "No backend is named: pass a URL to connect(), or set PWF_URL. "
+            "memory:// needs no server.",
+        )
+    given = Url.parse(text)
+    kept = (
+        given.option("retention", parse_duration, DEFAULT_RETENTION)
+        if retention is None
+        else retention
+    )
+    if not isinstance(kept, timedelta) or kept < timedelta(0):
+        raise ConfigurationError(f"retention is a timedelta of 0 or more, not {kept!r}.")
+    name = namespace or given.option("namespace", str, "default")
+    if not _NAMESPACE.fullmatch(name):
+        raise ConfigurationError(
+            f"The namespace {name!r} cannot be: use 1 to 40 letters, digits, '_' and '-'.",
+        )
+    store = store or given.option("store", str, None)
+    wish = durability or given.option("durability", str, Durability.STANDARD.value)
+    settings = Settings(
+        namespace=name,
+        rules=Rules(paired=store is not None, retention_ms=milliseconds(kept) or _LINGER_MS),
+        durability=_durability(wish),
+    )
+    return _Plan(
+        given.without("namespace", "retention", "store", "durability"),
+        Url.parse(store) if store is not None else None,
+        settings,
+    )
+
+
+def _durability(wish: str) -> Durability:
+    try:
+        return Durability(wish)
+    except ValueError as error:
+        known = ", ".join(repr(one.value) for one in Durability)
+        raise ConfigurationError(f"durability={wish!r} is not one of {known}.") from error
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the duration that *text* names: a number with a unit, such as `15m`; or `0`.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if text == "0":
+        return timedelta(0)
+    if match is None:
+        raise ValueError("a duration is a number with a unit, such as 30s, 15m, 12h or 7d")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _find(url: Url) -> Adapter:
+    found = entry_points(group=ENTRY_POINTS, name=url.scheme)
+    if not found:
+        known = ", ".join(sorted(f"{one.name}://" for one in entry_points(group=ENTRY_POINTS)))
+        raise ConfigurationError(
+            f"No adapter is installed for {url.scheme}:// URLs. Installed are {known}.",
+        )
+    (first, *_) = found
+    adapter: Adapter = first.load()
+    return adapter

@@ -1,0 +1,305 @@
+"""The worker on asyncio: drives an `Engine` against a backend, and runs handlers.
+
+One loop makes round trips, each carrying all that was concluded meanwhile and asking for as many
+calls as there is room for; handlers run beside it, async ones as tasks, sync ones in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from pwf._handlers import call_sync, gather_returned, is_async
+from pwf._ids import new_session
+from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
+from pwf._patience import Patience
+from pwf._resources import Resources
+from pwf.client import Client
+from pwf.logs import CurrentCall, current_call
+from pwf_core.engine import Exchange, RunningCall
+from pwf_core.errors import ConfigurationError, UnavailableError
+from pwf_core.ports import Exchanged
+from pwf_core.service import Service
+from pwf_core.tasks import Task
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger("pwf")
+
+
+class Worker:
+    """Runs the calls of one or more services; use it as an async context manager, or `run` it.
+
+    Args:
+        client: An open connection to the backend.
+        services: Whose calls to run.
+        concurrency: Calls run at once; 64 by default.
+        threads: Threads for sync handlers; 16 by default.
+        lease: How long a call waits for this worker should it die; 5 seconds by default.
+        grace: How long closing waits for handlers before their calls are handed back; 10 seconds
+            by default.
+        resources: Callables that return a context manager (sync or async) each; entered once when
+            the worker starts, found in handlers by `ctx.resource(Type)`.
+
+    Raises:
+        ConfigurationError: If an option cannot be.
+        DefinitionError: If a task has an annotation that cannot be resolved.
+
+    Example:
+        >>> async with connect("memory://") as backend, Worker(backend, users):
+        ...     run = await backend.start(publish(register, user))
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        /,
+        *services: Service,
+        concurrency: int = WorkerOptions().concurrency,
+        threads: int = WorkerOptions().threads,
+        lease: timedelta = WorkerOptions().lease,
+        grace: timedelta = WorkerOptions().grace,
+        resources: Sequence[Callable[[], Any]] = (),
+    ) -> None:
+        if not isinstance(client, Client):
+            raise ConfigurationError(f"Worker takes what connect() returns, not {client!r}.")
+        self._client = client
+        self._options = WorkerOptions(
+            concurrency=concurrency,
+            threads=threads,
+            lease=lease,
+            grace=grace,
+        )
+        self._resources = Resources(resources)
+        self._engine = make_engine(services, self._options, new_session(), self._resources.find)
+        self._stack = AsyncExitStack()
+        self._main: asyncio.Task[None] | None = None
+        self._ready: asyncio.Event
+        self._hurry: asyncio.Event
+        self._slots: asyncio.Semaphore
+        self._threads: ThreadPoolExecutor
+        self._tasks: dict[RunningCall, asyncio.Task[None]] = {}
+        self._idle: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._main is not None:
+            raise ConfigurationError("This worker has been started before; make another one.")
+        self._port = self._client.port
+        self._ready = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._slots = asyncio.Semaphore(self._options.threads)
+        self._threads = ThreadPoolExecutor(self._options.threads, "pwf-handler")
+        async with AsyncExitStack() as stack:
+            await self._resources.open_async(stack)
+            self._stack = stack.pop_all()
+        self._main = asyncio.create_task(self._serve(), name="pwf-worker")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what runs and return.
+
+        A second signal hands everything back at once.
+        """
+        loop = asyncio.get_running_loop()
+        leave = asyncio.Event()
+
+        def on_signal() -> None:
+            (self._hurry if leave.is_set() else leave).set()
+
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for one in signals:
+            loop.add_signal_handler(one, on_signal)
+        try:
+            async with self:
+                assert self._main is not None
+                await _any_of(leave.wait(), self._main)
+                logger.info("leaving: finishing what runs, for up to %s", self._options.grace)
+        finally:
+            for one in signals:
+                loop.remove_signal_handler(one)
+
+    async def close(self, *, grace: timedelta | None = None) -> None:
+        """Stop taking calls, let handlers finish, hand back what does not; again is fine.
+
+        Args:
+            grace: How long handlers may still take; the worker's own by default.
+        """
+        main = self._main
+        if main is None:
+            return
+        self._engine.stopping = True
+        self._ready.set()
+        limit = (self._options.grace if grace is None else grace).total_seconds()
+        try:
+            await _any_of(main, self._hurry.wait(), timeout=limit)
+            if not main.done():
+                for call in self._engine.hand_back():
+                    self._cancel(call)
+                self._ready.set()
+                # The backend may be away; then the leases end by themselves.
+                await asyncio.wait([main], timeout=self._options.lease.total_seconds())
+        finally:
+            main.cancel()
+            await asyncio.wait([main])
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            await self._stack.aclose()
+        if not main.cancelled():
+            main.result()  # raises what stopped it, if it did not end by itself
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        renewing = asyncio.create_task(self._renew(), name="pwf-renew")
+        try:
+            while not (self._engine.stopping and self._engine.is_done):
+                exchange = self._engine.next_exchange()
+                reply = await self._exchange(exchange)
+                for call in self._engine.exchanged(exchange, reply):
+                    self._start(call)
+                if not self._engine.has_conclusions:
+                    await self._pause(exchange, reply)
+        except Exception:
+            logger.exception("the worker stops: this is a bug in pwf or in an adapter")
+            raise
+        finally:
+            renewing.cancel()
+            if self._idle is not None:
+                self._idle.cancel()
+            for task in self._tasks.values():
+                task.cancel()
+
+    async def _exchange(self, exchange: Exchange) -> Exchanged:
+        patience = Patience(budget=None)
+        while True:
+            try:
+                return await self._port.exchange(exchange.commands, exchange.take)
+            except UnavailableError as error:
+                pause = patience.next_pause()
+                assert pause is not None
+                patience.report(logger, error)
+                await asyncio.sleep(pause)
+
+    async def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
+        """Wait until there may be something to do."""
+        if exchange.take.limit and len(reply.grants) == exchange.take.limit:
+            if self._engine.room:
+                return  # there may be more
+        elif self._engine.room and (self._idle is None or self._idle.done()):
+            self._idle = asyncio.create_task(self._listen(), name="pwf-idle")
+        due = reply.next_due_ms
+        wait = IDLE_RECHECK if due is None else min(due / 1000, IDLE_RECHECK)
+        timer = asyncio.get_running_loop().call_later(wait, self._ready.set)
+        await self._ready.wait()
+        self._ready.clear()
+        timer.cancel()
+
+    async def _listen(self) -> None:
+        try:
+            await self._port.idle(self._engine.services, IDLE_RECHECK)
+        except UnavailableError:
+            await asyncio.sleep(IDLE_RECHECK)  # the exchange reports it
+        self._ready.set()
+
+    async def _renew(self) -> None:
+        pause = self._options.lease.total_seconds() / 3
+        while True:
+            await asyncio.sleep(pause)
+            renewals = self._engine.renewals()
+            if not renewals:
+                continue
+            try:
+                replies = await self._port.apply(renewals)
+            except UnavailableError:
+                continue  # the exchange reports it; the next try may still be in time
+            for call in self._engine.renewed(renewals, replies):
+                self._cancel(call)
+
+    # -- handlers ---------------------------------------------------------------------------------
+
+    def _start(self, call: RunningCall) -> None:
+        task = asyncio.create_task(self._handle(call))
+        self._tasks[call] = task
+        task.add_done_callback(lambda _: self._tasks.pop(call, None))
+
+    def _cancel(self, call: RunningCall) -> None:
+        task = self._tasks.get(call)
+        if task is not None:
+            task.cancel()
+
+    async def _handle(self, call: RunningCall) -> None:
+        assert call.invoke is not None
+        grant = call.grant
+        current_call.set(CurrentCall(grant.run_id, grant.call_id, grant.address))
+        try:
+            value = await self._invoke(call)
+        except asyncio.CancelledError as error:
+            self._engine.raised(call, error)
+        except BaseException as error:  # noqa: BLE001 -- a handler's error ends its attempt, not us
+            if call.context is not None:
+                call.context.cancelled = True
+            self._engine.raised(call, error)
+        else:
+            self._engine.returned(call, value)
+        self._ready.set()
+
+    async def _invoke(self, call: RunningCall) -> object:
+        invoke = call.invoke
+        assert invoke is not None
+        fn, task = invoke.task.fn, invoke.task
+        args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
+        if is_async(fn):
+            return await _within(task, gather_returned(fn(*args, **invoke.kwargs)))
+        context = contextvars.copy_context()
+        async with (
+            self._slots
+        ):  # the time-out starts with the handler, not with its wait for a thread
+            started = asyncio.get_running_loop().run_in_executor(
+                self._threads,
+                lambda: context.run(call_sync, fn, args, invoke.kwargs),
+            )
+            return await gather_returned(await _within(task, started))
+
+
+async def _within(task: Task[..., Any, Any], awaitable: Awaitable[object]) -> object:
+    """Await a handler for as long as its task allows."""
+    if task.timeout is None:
+        return await awaitable
+    try:
+        async with asyncio.timeout(task.timeout.total_seconds()) as limit:
+            return await awaitable
+    except TimeoutError:
+        if limit.expired():
+            raise TimeoutError(f"{task.address} did not finish within {task.timeout}") from None
+        raise  # the handler's own
+
+
+async def _any_of(
+    task: Awaitable[object],
+    *others: Awaitable[object],
+    timeout: float | None = None,
+) -> None:
+    """Wait until one of these is done; those that were made for this wait are cancelled then."""
+    awaitables = (task, *others)
+    futures = [asyncio.ensure_future(one) for one in awaitables]
+    try:
+        await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future, one in zip(futures, awaitables, strict=True):
+            if future is not one:
+                future.cancel()
