@@ -1,0 +1,17 @@
+"""What all tests share: how deep Hypothesis digs.
+
+`HYPOTHESIS_PROFILE` chooses: `dev` is quick (default), `ci` digs deeper and repeats itself exactly,
+`soak` runs for as long as you have patience.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Some examples start by reading a server, and machines that run tests are busy: time says nothing.
+_PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+
+settings.register_profile("dev", max_examples=50, **_PATIENT)
+settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_PATIENT)
+settings.register_profile("soak", max_examples=20_000, stateful_step_count=200, **_PATIENT)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

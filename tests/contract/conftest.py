@@ -1,0 +1,107 @@
+"""The list of adapters and flavours that the contract suite runs on. A new one is a line here."""
+
+from functools import partial
+
+import pytest
+
+from .memory import (
+    MemoryBackendHarness,
+    MemoryBrokerHarness,
+    MemoryPairedHarness,
+    MemoryPairedWorkflowHarness,
+    MemoryStoreHarness,
+    MemoryWorkflowHarness,
+)
+from .on_rabbit import RabbitBackendHarness, RabbitBrokerHarness, RabbitWorkflowHarness
+from .on_redis import (
+    RedisBackendHarness,
+    RedisBrokerHarness,
+    RedisPairedHarness,
+    RedisPairedWorkflowHarness,
+    RedisStoreHarness,
+    RedisWorkflowHarness,
+)
+
+MARKS = {"redis_url": pytest.mark.redis, "amqp_url": pytest.mark.rabbit}
+
+
+def one(name, make, *servers, blocking=False, **options):
+    """Register a flavour: its harness, the servers that it needs, what else it takes."""
+    marks = [MARKS[server] for server in servers]
+    return pytest.param(
+        (partial(make, blocking=blocking, **options), servers), id=name, marks=marks
+    )
+
+
+def both(name, make, *servers, **options):
+    """Register the async flavour and the blocking one."""
+    return [
+        one(name, make, *servers, **options),
+        one(f"{name}-blocking", make, *servers, blocking=True, **options),
+    ]
+
+
+def rabbit(make, *servers):
+    """Register both drivers and both kinds of queues."""
+    name = "+redis" * ("redis_url" in servers)
+    return [
+        one(f"aio-pika{name}", make, *servers, options="driver=aio-pika"),
+        one(f"aio-pika-classic{name}", make, *servers, options="driver=aio-pika&queue=classic"),
+        one(f"pika-async{name}", make, *servers, options="driver=pika"),
+        one(f"pika{name}-blocking", make, *servers, blocking=True, options="driver=pika"),
+    ]
+
+
+BROKERS = [
+    *both("memory", MemoryBrokerHarness),
+    *both("redis", RedisBrokerHarness, "redis_url"),
+    *rabbit(RabbitBrokerHarness, "amqp_url"),
+]
+STORES = [
+    *both("memory-store", MemoryStoreHarness),
+    *both("redis-store", RedisStoreHarness, "redis_url"),
+]
+BACKENDS = [
+    *both("memory", MemoryBackendHarness),
+    *both("memory+memory", MemoryPairedHarness),
+    *both("redis", RedisBackendHarness, "redis_url"),
+    *both("redis+redis", RedisPairedHarness, "redis_url"),
+    *rabbit(RabbitBackendHarness, "amqp_url", "redis_url"),
+]
+WORKFLOWS = [
+    *both("memory", MemoryWorkflowHarness),
+    *both("memory+memory", MemoryPairedWorkflowHarness),
+    *both("redis", RedisWorkflowHarness, "redis_url"),
+    *both("redis+redis", RedisPairedWorkflowHarness, "redis_url"),
+    *rabbit(RabbitWorkflowHarness, "amqp_url", "redis_url"),
+]
+
+
+def made(request):
+    make, servers = request.param
+    return make(**{server: request.getfixturevalue(server) for server in servers})
+
+
+@pytest.fixture(params=BROKERS)
+def broker_harness(request):
+    return made(request)
+
+
+@pytest.fixture(params=STORES)
+def store_harness(request):
+    return made(request)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend_harness(request):
+    return made(request)
+
+
+@pytest.fixture(params=[*STORES, *BACKENDS])
+def run_harness(request):
+    return made(request)
+
+
+@pytest.fixture(params=WORKFLOWS)
+def workflow_harness(request):
+    return made(request)

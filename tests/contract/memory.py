@@ -1,0 +1,149 @@
+"""Harnesses of the memory adapter; time is a clock that only tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from pwf_core.paired import BlockingPaired, Paired
+from pwf_core.state import Rules
+from pwf_core.testing.cable import Cable
+from pwf_core.testing.shims import unblocked
+from pwf_memory.backend import BlockingMemoryBackend, MemoryBackend
+from pwf_memory.broker import BlockingMemoryBroker, MemoryBroker, Queues
+from pwf_memory.clock import SystemClock, VirtualClock
+from pwf_memory.store import BlockingMemoryStateStore, MemoryStateStore
+from pwf_memory.tables import Tables
+
+from .flavours import Driving
+
+
+@attrs.define
+class MovableClock(SystemClock):
+    """The wall clock, which tests may set ahead."""
+
+    ahead_ms: int = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+    def advance(self, ms: int) -> None:
+        self.ahead_ms += ms
+
+
+class _Memory:
+    """One server: queues, tables and a clock."""
+
+    tick = 1000
+    virtual = True
+    paired = False
+    new_clock: type[VirtualClock | MovableClock] = VirtualClock
+
+    def __init__(self, *, blocking: bool) -> None:
+        self.blocking = blocking
+        self.clock = self.new_clock()
+
+    async def open(self, rules: Rules) -> None:
+        self.ports: list[Any] = []
+        self.rules = attrs.evolve(rules, paired=self.paired)
+        self.names = self.new_names()
+
+    async def close(self) -> None:
+        for port in self.ports:
+            await port.close()
+
+    async def connect(self, *, doomed: bool = False) -> Any:
+        return await self.opened(self.make_port(here=True))
+
+    async def elsewhere(self) -> Any:
+        return await self.opened(self.make_port(here=False))
+
+    async def crash(self, port: Any) -> None:
+        await port.close()  # a server hands back what a lost connection held
+
+    async def elapse(self, ms: int) -> None:
+        self.clock.advance(ms)
+        self.names[0].wake_all()
+
+    async def inject(self, service: str, body: bytes) -> None:
+        self.names[1].put(service, body)
+
+    def new_names(self) -> tuple[Tables, Queues]:
+        return Tables(self.rules, self.clock), Queues()
+
+    def make_port(self, here: bool) -> Any:
+        return self.make(*(self.names if here else self.new_names()))
+
+    async def opened(self, port: Any) -> Any:
+        self.ports.append(unblocked(port) if self.blocking else port)
+        await self.ports[-1].open()
+        return self.ports[-1]
+
+    def make(self, tables: Tables, queues: Queues) -> Any:
+        raise NotImplementedError
+
+
+class MemoryBrokerHarness(_Memory):
+    def make(self, tables: Tables, queues: Queues) -> Any:
+        return BlockingMemoryBroker(queues) if self.blocking else MemoryBroker(queues)
+
+
+class MemoryStoreHarness(_Memory):
+    paired = True
+
+    def make(self, tables: Tables, queues: Queues) -> Any:
+        return BlockingMemoryStateStore(tables) if self.blocking else MemoryStateStore(tables)
+
+
+class MemoryBackendHarness(_Memory):
+    def make(self, tables: Tables, queues: Queues) -> Any:
+        return BlockingMemoryBackend(tables) if self.blocking else MemoryBackend(tables)
+
+
+class MemoryPairedHarness(_Memory):
+    paired = True
+
+    def make(self, tables: Tables, queues: Queues) -> Any:
+        if self.blocking:
+            return BlockingPaired(BlockingMemoryBroker(queues), BlockingMemoryStateStore(tables))
+        return Paired(MemoryBroker(queues), MemoryStateStore(tables))
+
+
+@attrs.define(eq=False)
+class _Plan:
+    """How a port is made: with a cable in front, since there is no network to cut."""
+
+    make: Callable[[], Any]
+    cable: Cable = attrs.field(factory=Cable)
+    owners: list[Any] = attrs.field(factory=list)
+
+    def __call__(self) -> Any:
+        return self.cable(self.make())
+
+
+class _InRealTime(Driving):
+    tick = 50
+    virtual = False
+    new_clock = MovableClock
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.plans: list[_Plan] = []
+
+    async def plan(self, *, here: bool, doomed: bool) -> _Plan:
+        self.plans.append(_Plan(lambda: self.make_port(here)))  # type: ignore[attr-defined]
+        return self.plans[-1]
+
+    async def crash(self, client: Any) -> None:
+        for plan in self.plans:
+            plan.cable.is_cut |= client in plan.owners
+
+
+class MemoryWorkflowHarness(_InRealTime, MemoryBackendHarness):
+    pass
+
+
+class MemoryPairedWorkflowHarness(_InRealTime, MemoryPairedHarness):
+    pass

@@ -1,0 +1,130 @@
+"""Harnesses of the Redis adapter. Its scripts take the time as an argument: tests pass theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from redis import Redis
+
+from pwf_core.adapters import Settings, Url
+from pwf_core.paired import BlockingPaired, Paired
+from pwf_core.state import Rules
+from pwf_redis.adapter import adapter
+from pwf_redis.consuming import ABANDONED_MS, GROUP, Consuming
+from pwf_redis.keys import Keys
+
+from .flavours import Driving
+from .served import Served
+
+_MINUTE = 60_000
+
+
+class _Redis(Served):
+    """State on Redis, by a clock that only tests move."""
+
+    tick = 1000
+    virtual = True
+
+    async def open(self, rules: Rules) -> None:
+        await super().open(rules)
+        self.now_ms = int(time.time() * 1000)
+        self.stores: list[Any] = []
+
+    async def elapse(self, ms: int) -> None:
+        self.now_ms += ms
+        for store in self.stores:
+            store.operations.now_ms = self.now_ms
+        if ms > _MINUTE:
+            await asyncio.to_thread(self.expire, ms)
+
+    def expire(self, ms: int) -> None:
+        """Have the server's own expiry, which asks nobody for the time, come as much earlier."""
+        with Redis.from_url(self.urls["redis_url"]) as redis:
+            for key in redis.scan_iter(f"*{self.names[0]}*"):
+                left = redis.pttl(key)
+                if left > 0:
+                    redis.pexpire(key, max(left - ms, 1))
+        time.sleep(0.005)
+
+    def timed(self, store: Any) -> Any:
+        self.stores.append(store)
+        store.operations.now_ms = self.now_ms
+        return store
+
+
+def make_store(blocking: bool, settings: Settings, url: str) -> Any:
+    make = adapter.blocking_store if blocking else adapter.store
+    return make(Url.parse(url), settings)
+
+
+class RedisStoreHarness(_Redis):
+    paired = True
+
+    def make(self, settings: Settings, redis_url: str) -> Any:
+        return self.timed(make_store(self.blocking, settings, redis_url))
+
+
+class RedisBackendHarness(_Redis):
+    def make(self, settings: Settings, redis_url: str) -> Any:
+        make = adapter.blocking_backend if self.blocking else adapter.backend
+        return self.timed(make(Url.parse(redis_url), settings))
+
+
+class RedisBrokerHarness(Served):
+    def make(self, settings: Settings, redis_url: str) -> Any:
+        make = adapter.blocking_broker if self.blocking else adapter.broker
+        return make(Url.parse(redis_url), settings)
+
+    async def crash(self, port: Any) -> None:
+        await super().crash(port)
+        await asyncio.to_thread(self.age, port.consuming)
+        for other in self.ports:
+            other.consuming._last_look.clear()
+
+    def age(self, dead: Consuming) -> None:
+        """Have half a minute pass, for what a dead consumer holds."""
+        with Redis.from_url(self.urls["redis_url"]) as redis:
+            for stream in map(dead.keys.stream, dead.served):
+                pending = redis.xpending_range(stream, GROUP, "-", "+", 1000, dead.consumer)
+                if pending:
+                    ids = [one["message_id"] for one in pending]
+                    redis.xclaim(stream, GROUP, dead.consumer, 0, ids, idle=ABANDONED_MS)
+
+    async def inject(self, service: str, body: bytes) -> None:
+        await asyncio.to_thread(self.add, Keys(self.names[0]).stream(service), body)
+
+    def add(self, stream: str, body: bytes) -> None:
+        with Redis.from_url(self.urls["redis_url"]) as redis:
+            redis.xadd(stream, {"m": body})
+
+
+class RedisPairedHarness(_Redis):
+    paired = True
+
+    def make(self, settings: Settings, redis_url: str) -> Any:
+        store = self.timed(make_store(self.blocking, settings, redis_url))
+        url = Url.parse(redis_url)
+        if self.blocking:
+            return BlockingPaired(adapter.blocking_broker(url, settings), store)
+        return Paired(adapter.broker(url, settings), store)
+
+
+class _RealTime:
+    tick = 100
+    virtual = False
+
+    def timed(self, store: Any) -> Any:
+        return store
+
+    async def elapse(self, ms: int) -> None:
+        await Served.elapse(self, ms)
+
+
+class RedisWorkflowHarness(_RealTime, Driving, RedisBackendHarness):
+    pass
+
+
+class RedisPairedWorkflowHarness(_RealTime, Driving, RedisPairedHarness):
+    pass

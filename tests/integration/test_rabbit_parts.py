@@ -1,0 +1,302 @@
+"""The parts of the RabbitMQ adapter that decide and do no I/O, and what is refused at start-up."""
+
+import asyncio
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pwf_core.adapters import Durability, Settings, Url
+from pwf_core.commands import Message
+from pwf_core.errors import BrokerUnavailableError, ConfigurationError, UnsupportedError
+from pwf_rabbit.adapter import adapter
+from pwf_rabbit.confirms import Confirms
+from pwf_rabbit.envelopes import CALLS, pack, unpack
+from pwf_rabbit.errors import AccessRefusedError, QueueMissingError, translate
+from pwf_rabbit.ledger import Ack, Ledger
+from pwf_rabbit.link import Sent
+from pwf_rabbit.options import Driver, Options
+from pwf_rabbit.supervisor import pause
+from pwf_rabbit.topology import QueueKind, Topology
+
+
+def message(service, number=0):
+    return Message(f"{number:032x}", f"{number:032x}", 0, f"{service}.task")
+
+
+def options(text, **settings):
+    return Options.read(Url.parse(text), Settings(**settings))
+
+
+class TestLedger:
+    def test_acks_a_run_at_once(self):
+        ledger = Ledger()
+        for number in (1, 2, 3, 4):
+            ledger.add(number, 1)
+
+        assert ledger.settle([(2, 1), (1, 1), (3, 1)]) == [Ack(3, multiple=True)]
+        assert ledger.settle([(4, 1)]) == [Ack(4, multiple=False)]
+
+    def test_acks_what_lies_behind_a_gap_alone(self):
+        ledger = Ledger()
+        for number in (1, 2, 3, 4):
+            ledger.add(number, 1)
+
+        assert ledger.settle([(1, 1), (3, 1), (4, 1)]) == [
+            Ack(1, multiple=False),
+            Ack(3, multiple=False),
+            Ack(4, multiple=False),
+        ]
+
+    def test_acks_with_the_last_part(self):
+        ledger = Ledger()
+        ledger.add(1, 32)
+
+        assert ledger.settle([(1, 5)]) == []
+        assert ledger.settle([(1, 26)]) == []
+        assert ledger.settle([(1, 1)]) == [Ack(1, multiple=False)]
+
+    def test_acks_nothing_twice(self):
+        ledger = Ledger()
+        ledger.add(1, 1)
+        ledger.settle([(1, 1)])
+
+        assert ledger.settle([(1, 1), (7, 1)]) == []
+
+    @given(st.lists(st.integers(1, 4), max_size=12), st.randoms(use_true_random=False))
+    def test_acks_everything_once_as_a_server_counts(self, parts, chance):
+        """Whatever the order, each delivery is acked exactly once, and never before its last part."""
+        ledger, unacked = Ledger(), set()
+        for number, count in enumerate(parts, start=1):
+            ledger.add(number, count)
+            unacked.add(number)
+        waiting = [number for number, count in enumerate(parts, start=1) for _ in range(count)]
+        chance.shuffle(waiting)
+        left = dict(enumerate(parts, start=1))
+        while waiting:
+            batch, waiting = waiting[:3], waiting[3:]
+            for number in batch:
+                left[number] -= 1
+            for ack in ledger.settle([(number, 1) for number in batch]):
+                covered = {
+                    n for n in unacked if n == ack.number or (ack.multiple and n < ack.number)
+                }
+                assert ack.number in covered
+                assert all(left[n] == 0 for n in covered)
+                unacked -= covered
+
+        assert not unacked
+        assert not len(ledger)
+
+
+class TestEnvelopes:
+    def test_share_a_service_and_keep_its_order(self):
+        batch = [message("ab"[number % 2] * 3, number) for number in range(150)]
+        envelopes = pack(batch)
+
+        assert sorted(item for one in envelopes for item in one.items) == list(range(150))
+        assert all(len(one.items) <= CALLS for one in envelopes)
+        assert len(envelopes) == 6
+        for service in ("aaa", "bbb"):
+            numbers = [
+                int(inner.call_id, 16)
+                for one in envelopes
+                if one.service == service
+                for inner in unpack(one.body)[0]
+            ]
+            assert numbers == sorted(numbers)
+
+    def test_stay_small(self):
+        longest = Message("f" * 32, "f" * 32, 2**53, "s" * 100 + "." + "t" * 100)
+
+        assert max(len(one.body) for one in pack([longest] * 100)) < 16 * 1024
+
+    @given(st.binary(max_size=200))
+    def test_take_any_bytes(self, body):
+        messages, problem = unpack(body)
+
+        assert bool(messages) != bool(problem)
+
+
+class TestConfirms:
+    def test_answers_in_bulk(self):
+        async def check():
+            confirms = Confirms()
+            futures = [confirms.expect()[1] for _ in range(4)]
+            confirms.returned(2)
+            confirms.confirmed(3, multiple=True, accepted=True)
+            confirms.confirmed(4, multiple=False, accepted=False)
+            confirms.confirmed(4, multiple=True, accepted=True)
+            return [one.result() for one in futures]
+
+        assert asyncio.run(check()) == [
+            Sent.CONFIRMED,
+            Sent.RETURNED,
+            Sent.CONFIRMED,
+            Sent.REFUSED,
+        ]
+
+    def test_leaves_nobody_waiting(self):
+        async def check():
+            confirms = Confirms()
+            before = confirms.expect()[1]
+            confirms.lost()
+            after = confirms.expect()[1]
+            return before.result(), after.result()
+
+        assert asyncio.run(check()) == (Sent.UNKNOWN, Sent.UNKNOWN)
+
+
+class TestTopology:
+    def test_no_two_queues_share_a_name(self):
+        topology = Topology("live")
+
+        assert topology.queue("rejected").name == "pwf.live.rejected"
+        assert topology.rejected.name.count(".") > topology.queue("any").name.count(".")
+
+    @pytest.mark.parametrize("odd", ["a b", "ä" * 50, "#", "*" * 100, "x#y", "'\"\\;--"])
+    def test_odd_names_are_spelled(self, odd):
+        topology = Topology("n" * 40)
+        name = topology.queue(odd).name
+
+        assert re.fullmatch(r"[A-Za-z0-9_.#-]{1,255}", name)
+        assert len({name, topology.queue("_" * len(odd)).name, topology.queue(odd + "x").name}) == 3
+
+    def test_rejected_messages_are_bounded_and_found(self):
+        topology = Topology("live", QueueKind.CLASSIC)
+
+        assert topology.rejected.arguments["x-overflow"] == "drop-head"
+        arguments = topology.queue("users").arguments
+        assert arguments["x-dead-letter-routing-key"] == topology.rejected.name
+        assert arguments["x-queue-type"] == "classic"
+
+
+class TestErrors:
+    def test_names_queue_and_argument(self):
+        queue = Topology("live").queue("users")
+        said = (
+            "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'pwf.live.users' in "
+            "vhost '/': received 'quorum' but current is 'classic'"
+        )
+        error = translate(ValueError(406, said), "mq:5672", queue)
+
+        assert isinstance(error, ConfigurationError)
+        assert "pwf.live.users" in str(error)
+        assert "'x-queue-type'" in str(error)
+        assert "current is 'classic'" in str(error)
+
+    @pytest.mark.parametrize(
+        ("said", "kind"),
+        [
+            ("ACCESS_REFUSED - Login was refused", AccessRefusedError),
+            ("NOT_ALLOWED - vhost nowhere not found", ConfigurationError),
+            ("NOT_FOUND - no queue 'x' in vhost '/'", QueueMissingError),
+            ("RESOURCE_ERROR - too many", BrokerUnavailableError),
+            ("CONNECTION_FORCED - broker forced connection closure", BrokerUnavailableError),
+        ],
+    )
+    def test_sorts_by_what_the_server_said(self, said, kind):
+        """However deep a driver has wrapped it."""
+        wrapped = RuntimeError([OSError(ValueError(403, said))])
+        error = translate(wrapped, "mq:5672")
+
+        assert isinstance(error, kind)
+        assert "mq:5672" in str(error)
+
+    def test_waits_grow_to_a_limit(self):
+        pauses = [pause(attempt, chance=lambda: 1.0) for attempt in range(50)]
+
+        assert pauses == sorted(pauses)
+        assert pauses[-1] <= 2.0
+        assert pause(3, chance=lambda: 0.0) < pause(3, chance=lambda: 1.0)
+
+
+class TestOptions:
+    def test_have_defaults(self):
+        found = options("amqp://localhost")
+
+        assert (found.host, found.port, found.username, found.vhost) == (
+            "localhost",
+            5672,
+            "guest",
+            "/",
+        )
+        assert found.topology == Topology("default", QueueKind.QUORUM)
+        assert not found.tls
+
+    def test_are_read(self):
+        found = options(
+            "amqps://ann:p%40ss@mq/%2Fdeep?queue=classic&prefetch=7&heartbeat=0&timeout=2.5&driver=pika",
+            namespace="live",
+        )
+
+        assert (found.username, found.password) == ("ann", "p@ss")
+        assert (found.port, found.vhost, found.tls) == (5671, "/deep", True)
+        assert (found.prefetch, found.heartbeat, found.timeout) == (7, 0, 2.5)
+        assert found.driver is Driver.PIKA
+        assert found.topology == Topology("live", QueueKind.CLASSIC)
+        assert "p@ss" not in repr(found)
+
+    @pytest.mark.parametrize(
+        ("query", "words"),
+        [
+            ("qeue=classic", "Unknown option qeue"),
+            ("queue=mirrored", "quorum or classic"),
+            ("prefetch=0", "from 1"),
+            ("prefetch=many", "prefetch='many'"),
+            ("heartbeat=-1", "from 0"),
+            ("timeout=0", "above 0"),
+            ("timeout=nan", "above 0"),
+            ("driver=kombu", "aio-pika or pika"),
+        ],
+    )
+    def test_are_refused_with_a_reason(self, query, words):
+        with pytest.raises(ConfigurationError, match=words) as caught:
+            options(f"amqp://ann:secret@mq/?{query}")
+
+        assert "secret" not in str(caught.value)
+
+    def test_refuse_a_vhost_of_two_parts(self):
+        with pytest.raises(ConfigurationError, match="%2F"):
+            options("amqp://mq/a/b")
+
+    def test_classic_queues_cannot_survive_a_power_cut(self):
+        with pytest.raises(UnsupportedError, match="quorum"):
+            options("amqp://mq/?queue=classic", durability=Durability.FSYNC)
+
+        assert options("amqp://mq/", durability=Durability.FSYNC).port == 5672
+
+
+class TestAdapter:
+    @pytest.mark.parametrize("part", ["backend", "blocking_backend", "store", "blocking_store"])
+    def test_needs_a_store(self, part):
+        url = Url.parse("amqp://ann:secret@mq:5672/")
+        with pytest.raises(UnsupportedError) as caught:
+            getattr(adapter, part)(url, Settings())
+
+        assert "amqp://ann:***@mq:5672/?store=redis://localhost:6379/0" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("part", "module"), [("broker", "aio_pika"), ("blocking_broker", "pika")]
+    )
+    def test_says_which_package_is_missing(self, part, module, monkeypatch):
+        monkeypatch.setattr("pwf_rabbit.drivers.find_spec", lambda _name: None)
+        with pytest.raises(ConfigurationError) as caught:
+            getattr(adapter, part)(Url.parse("amqp://mq"), Settings())
+
+        assert "pip install 'pubsub-workflow[rabbit]'" in str(caught.value)
+        assert module.replace("_", "-") in str(caught.value)
+
+    def test_is_imported_without_drivers(self):
+        program = (
+            "import sys, pwf_rabbit.adapter; "
+            "print([name for name in ('pika', 'aio_pika', 'aiormq') if name in sys.modules])"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+
+        assert said.stdout.strip() == "[]"

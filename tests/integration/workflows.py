@@ -1,0 +1,70 @@
+"""Services for worker processes that are to be stopped, killed and poisoned.
+
+Handlers tell what they do by appending a line to the file `PWF_TEST_LOG`, outside of any store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from pwf import Context, Next, Retry, Service, gather, publish, result
+
+service = Service("processes")
+
+SOON = Retry(base=timedelta(milliseconds=10))
+
+
+def note(text: str) -> None:
+    """Append a line to the log; short enough to be atomic."""
+    with Path(os.environ["PWF_TEST_LOG"]).open("a", encoding="utf-8") as log:
+        log.write(f"{text}\n")
+
+
+def may_go() -> bool:
+    """Whether nobody has to hang any more."""
+    return Path(os.environ["PWF_TEST_LOG"] + ".go").exists()
+
+
+@service.task(retry=SOON)
+async def hang_once(ctx: Context) -> Next:
+    """Hang until killed or stopped; finish when run again."""
+    note(f"hang_once {ctx.attempt}")
+    if not may_go():
+        await asyncio.Event().wait()
+    return result(ctx.attempt)
+
+
+@service.task(retry=SOON)
+async def poison(ctx: Context) -> Next:
+    """Take the whole process down, every time."""
+    note(f"poison {ctx.attempt}")
+    os._exit(3)
+
+
+@service.task(retry=SOON)
+async def innocent(ctx: Context, number: int) -> Next:
+    """Be around when that happens."""
+    note(f"innocent {number}")
+    await asyncio.sleep(0.01)
+    return result(number)
+
+
+@service.task
+async def fan(n: int) -> Next:
+    """Gather *n* innocent calls."""
+    return gather([publish(innocent, number) for number in range(n)], then=publish(total))
+
+
+@service.task
+def total(ctx: Context) -> Next:
+    """Sum the numbers up."""
+    return result(sum(ctx.results_as(int)))
+
+
+@service.task
+async def chain(n: int) -> Next:
+    """Count down to 0, one call per number."""
+    return publish(chain, n - 1) if n else result("done")

@@ -1,0 +1,152 @@
+"""What `connect` and `connect_blocking` make of URLs and options."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pwf import (
+    ConfigurationError,
+    PwfError,
+    RunNotFoundError,
+    Service,
+    Status,
+    UnsupportedError,
+    Worker,
+    connect,
+    connect_blocking,
+    publish,
+    result,
+)
+from pwf_core.adapters import Url
+
+service = Service("s")
+
+
+@service.task
+def answer() -> Any:
+    return result(42)
+
+
+@pytest.fixture(params=[connect, connect_blocking], ids=["connect", "connect_blocking"])
+def connect_either(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "no scheme"),
+        ("memory:", "no scheme"),
+        ("kafka://host", r"No adapter is installed for kafka://.*memory://"),
+        ("memory://?retention=soon", "30s, 15m, 12h or 7d"),
+        ("memory://?retention=1h&retention=2h", "twice"),
+        ("memory://?color=red", "Unknown option color.*Known to memory://"),
+        ("memory://?namespace=a b", "namespace"),
+        ("memory://?durability=much", "'standard', 'fsync'"),
+        ("memory://x/path", "memory://name"),
+        ("redis://host:port", "usable URL"),
+    ],
+)
+def test_wrong_url_is_one_clear_error(
+    connect_either: Callable[..., Any],
+    url: str,
+    message: str,
+) -> None:
+    """It says what was asked and what would do, before anything is opened."""
+    with pytest.raises(ConfigurationError, match=message):
+        connect_either(url)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retention": 3}, "timedelta"),
+        ({"retention": timedelta(seconds=-1)}, "0 or more"),
+        ({"namespace": "a.b"}, "namespace"),
+        ({"durability": "none"}, "durability='none'"),
+    ],
+)
+def test_wrong_option_is_one_clear_error(
+    connect_either: Callable[..., Any],
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    """Options are checked as those in the query are."""
+    with pytest.raises(ConfigurationError, match=message):
+        connect_either("memory://", **options)
+
+
+def test_memory_refuses_to_promise_what_it_cannot(connect_either: Callable[..., Any]) -> None:
+    """An option that the adapter cannot honour is an error at start-up, not ignored."""
+    with pytest.raises(UnsupportedError, match="embedded://"):
+        connect_either("memory://", durability="fsync")
+
+
+def test_broker_without_a_store_says_what_to_add(connect_either: Callable[..., Any]) -> None:
+    """RabbitMQ holds messages; state needs Redis beside it."""
+    with pytest.raises(PwfError, match=r"store=redis://"):
+        connect_either("amqp://localhost")
+
+
+def test_url_comes_from_the_environment(
+    connect_either: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`PWF_URL` is the default, and the error without it says so."""
+    monkeypatch.delenv("PWF_URL", raising=False)
+    with pytest.raises(ConfigurationError, match="PWF_URL"):
+        connect_either()
+    monkeypatch.setenv("PWF_URL", "memory://")
+
+    assert connect_either().capabilities.technology == "memory"
+
+
+def test_password_is_never_shown() -> None:
+    """Neither the text nor the repr of a URL has it."""
+    url = Url.parse("amqp://me:s3cret@host:5672/v?store=x")
+
+    assert "s3cret" not in f"{url} {url!r}"
+    assert str(url) == "amqp://me:***@host:5672/v"
+
+
+def test_shared_memory_is_one_backend_for_both_flavours() -> None:
+    """`memory://name` is the same for every client of the process, `memory://` is private."""
+
+    async def main() -> tuple[Any, Any]:
+        async with connect("memory://both") as backend, Worker(backend, service):
+            with connect_blocking("memory://both") as other:
+                run = await asyncio.to_thread(other.start, publish(answer))
+            value = await backend.run(run.id).result(int, timeout=10)
+            async with connect("memory://") as private:
+                with pytest.raises(RunNotFoundError):
+                    await private.run(run.id).status()
+            return value, await backend.run(run.id).status()
+
+    assert asyncio.run(main()) == (42, Status.FINISHED)
+
+
+def test_client_that_is_not_open_says_so() -> None:
+    """On every backend alike, so that a test on memory finds it."""
+
+    async def main() -> None:
+        with pytest.raises(ConfigurationError, match="async with connect"):
+            await connect("memory://").start(publish(answer))
+
+    asyncio.run(main())
+
+
+def test_blocking_client_opens_by_itself_and_again() -> None:
+    """It may be made at import time, and be closed twice."""
+    backend = connect_blocking("memory://again")
+    keeper = connect_blocking("memory://again")
+    keeper.start(publish(answer), key="k")
+    first = backend.start(publish(answer), key="k")
+    backend.close()
+    backend.close()
+
+    assert backend.start(publish(answer), key="k").id == first.id

@@ -1,0 +1,319 @@
+"""The worker's bookkeeping: what it asks for, what it sends, and what it makes of the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pwf_core.commands import Answer, Bury, Commit, Granted, Postpone, Postponement, Reply
+from pwf_core.directives import publish, result
+from pwf_core.engine import Engine, Exchange, RunningCall
+from pwf_core.ids import CallId, ClaimId, RunId
+from pwf_core.ports import Exchanged
+from pwf_core.protocol import Outcome
+from pwf_core.retries import Retry
+from pwf_core.service import Service
+from pwf_core.transition import DEFER_MS
+
+work = Service("work")
+
+
+@work.task(retry=Retry(attempts=2))
+def task() -> None: ...
+
+
+class Desk:
+    """An engine, and what became of its calls."""
+
+    def __init__(self, concurrency: int = 4) -> None:
+        self.outcomes: list[tuple[str, Outcome]] = []
+        self.reasons: list[str] = []
+        self.engine = Engine(
+            services=("work",),
+            tasks=work.tasks,
+            session="s",
+            concurrency=concurrency,
+            lease_ms=1000,
+            find_resource=lambda _: None,
+            on_outcome=self.note,
+        )
+        self.sent: Exchange | None = None
+
+    def note(self, grant: Granted, outcome: Outcome, reason: str) -> None:
+        self.outcomes.append((grant.call_id, outcome))
+        self.reasons.append(reason)
+
+    def ask(self) -> Exchange:
+        self.sent = self.engine.next_exchange()
+        return self.sent
+
+    def answer(self, *grants: Granted, replies: list[Reply] | None = None) -> list[RunningCall]:
+        assert self.sent is not None
+        if replies is None:
+            replies = [Answer.DONE] * len(self.sent.commands)
+        return self.engine.exchanged(self.sent, Exchanged(replies, list(grants), None))
+
+    def start(self, *grants: Granted) -> list[RunningCall]:
+        self.ask()
+        return self.answer(*grants)
+
+
+def grant(call: str = "c", claim: str = "s:1", **more: Any) -> Granted:
+    fields: dict[str, Any] = {
+        "run_id": RunId("r"),
+        "call_id": CallId(call),
+        "claim_id": ClaimId(claim),
+        "generation": 0,
+        "address": "work.task",
+        "body": b"\x90",
+        "attempt": 1,
+        "failures": 0,
+        "suspect": False,
+        "events": {},
+        "results": None,
+    }
+    return Granted(**fields | more)
+
+
+def test_every_exchange_has_a_claim_of_its_own():
+    """Claim ids are never used twice, and name the session."""
+    desk = Desk()
+
+    takes = [desk.ask().take for _ in range(3)]
+    assert ["s:1", "s:2", "s:3"] == [take.claim_id for take in takes]
+    assert (("work",), 4, 1000, True) == (
+        takes[0].services,
+        takes[0].limit,
+        takes[0].lease_ms,
+        takes[0].suspects,
+    )
+
+
+def test_room_shrinks_with_what_runs():
+    """A worker asks for as many calls as it can start."""
+    desk = Desk()
+    desk.start(grant("a"), grant("b"))
+
+    assert 2 == desk.ask().take.limit
+    desk.answer(*(grant(str(number)) for number in range(7)))  # a broker may deliver more
+    assert 0 == desk.ask().take.limit
+
+
+def test_call_is_committed_with_the_next_exchange():
+    """What a handler returned goes out with the next round trip; its answer ends the call."""
+    desk = Desk()
+    (call,) = desk.start(grant())
+    desk.engine.returned(call, result(7))
+
+    assert desk.engine.has_conclusions
+    exchange = desk.ask()
+    (commit,) = exchange.commands
+    assert isinstance(commit, Commit)
+    assert b"\x07" == commit.decision.result
+    assert not desk.engine.is_done
+    desk.answer()
+    assert [("c", Outcome.COMMITTED)] == desk.outcomes
+    assert desk.engine.is_done
+
+
+def test_conclusions_are_sent_together():
+    """Group commit: whatever has gathered shares a round trip, in its order."""
+    desk = Desk()
+    calls = desk.start(*(grant(name) for name in "abc"))
+    for call in reversed(calls):
+        desk.engine.returned(call, None)
+
+    exchange = desk.ask()
+    assert ["c", "b", "a"] == [command.call_id for command in exchange.commands]
+    desk.answer()
+    assert [("c", Outcome.COMMITTED), ("b", Outcome.COMMITTED), ("a", Outcome.COMMITTED)] == (
+        desk.outcomes
+    )
+
+
+def test_failures_are_retried_then_buried():
+    """An error postpones the call, the last one buries it, with its traceback."""
+    desk = Desk()
+    first, last = desk.start(grant("a"), grant("b", failures=1))
+    for call in (first, last):
+        desk.engine.raised(call, ValueError("no"))
+
+    postpone, bury = desk.ask().commands
+    assert isinstance(postpone, Postpone)
+    assert (Postponement.RETRY, True) == (postpone.kind, "ValueError: no" in postpone.reason)
+    assert isinstance(bury, Bury)
+    desk.answer()
+    assert [("a", Outcome.RETRIED), ("b", Outcome.BURIED)] == desk.outcomes
+
+
+def test_process_errors_are_failures():
+    """SystemExit ends an attempt, not the worker."""
+    desk = Desk()
+    (call,) = desk.start(grant())
+    desk.engine.raised(call, SystemExit(3))
+
+    (command,) = desk.ask().commands
+    assert isinstance(command, Postpone)
+    assert "SystemExit(3)" in command.reason
+
+
+def test_unknown_task_is_parked():
+    """A task that is not known here, and arguments that are not its own, start no handler."""
+    desk = Desk()
+
+    assert [] == desk.start(grant("a", address="work.new"), grant("b", body=b"\x91\x01"))
+    one, two = desk.ask().commands
+    assert isinstance(one, Postpone)
+    assert isinstance(two, Postpone)
+    assert [Postponement.PARK] * 2 == [one.kind, two.kind]
+    desk.answer()
+    assert [Outcome.PARKED] * 2 == [outcome for _, outcome in desk.outcomes]
+
+
+def test_refused_commit_says_so():
+    """A commit that comes too late is told apart: done by another, or the lease lost."""
+    desk = Desk()
+    calls = desk.start(grant("a"), grant("b"))
+    for call in calls:
+        desk.engine.returned(call, None)
+    desk.ask()
+    desk.answer(replies=[Answer.ENDED, Answer.LOST])
+
+    assert [("a", Outcome.ENDED), ("b", Outcome.LEASE_LOST)] == desk.outcomes
+    assert desk.engine.is_done
+
+
+def test_lost_lease_is_said_once():
+    """A lease lost at renewal cancels the call's context; what its handler returns is dropped."""
+    desk = Desk()
+    kept, lost = desk.start(grant("a"), grant("b"))
+    context = lost.context
+    renewals = desk.engine.renewals()
+    gone = desk.engine.renewed(renewals, [Answer.DONE, Answer.LOST])
+
+    assert [lost] == gone
+    assert context is not None
+    assert context.cancelled
+    assert [("b", Outcome.LEASE_LOST)] == desk.outcomes
+    assert [] == desk.engine.renewed(renewals, [Answer.DONE, Answer.LOST])
+    desk.engine.returned(lost, result(1))
+    desk.engine.raised(lost, ValueError())
+    assert not desk.engine.has_conclusions
+    desk.engine.returned(kept, None)
+    assert 1 == len(desk.ask().commands)
+
+
+def test_late_renewal_touches_no_conclusion():
+    """A renewal that is answered after the handler ended decides nothing: the commit's answer does."""
+    desk = Desk()
+    (call,) = desk.start(grant())
+    renewals = desk.engine.renewals()
+    desk.engine.returned(call, None)
+
+    assert [] == desk.engine.renewed(renewals, [Answer.LOST])
+    desk.ask()
+    desk.answer(replies=[Answer.LOST])
+    assert [("c", Outcome.LEASE_LOST)] == desk.outcomes
+
+
+def test_call_may_come_back_to_its_own_worker():
+    """A worker whose lease ran out unnoticed may get the call again: the older attempt is lost."""
+    desk = Desk()
+    (older,) = desk.start(grant(claim="s:1"))
+    context = older.context
+    (newer,) = desk.start(grant(claim="s:2", generation=1, attempt=2))
+
+    assert [("c", Outcome.LEASE_LOST)] == desk.outcomes
+    assert context is not None
+    assert context.cancelled
+    desk.engine.returned(older, result(1))
+    desk.engine.returned(newer, result(2))
+    (commit,) = desk.ask().commands
+    assert isinstance(commit, Commit)
+    assert ("s:2", b"\x02") == (commit.claim_id, commit.decision.result)
+    desk.answer()
+    assert desk.engine.is_done
+
+
+def test_call_comes_back_while_its_commit_is_on_its_way():
+    """The answer to the older attempt's commit ends that attempt, and not the newer one."""
+    desk = Desk()
+    (older,) = desk.start(grant(claim="s:1"))
+    desk.engine.returned(older, result(1))
+    desk.ask()
+    (newer,) = desk.answer(grant(claim="s:2", generation=1), replies=[Answer.LOST])
+
+    assert [("c", Outcome.LEASE_LOST)] == desk.outcomes
+    assert not desk.engine.is_done
+    desk.engine.returned(newer, result(2))
+    desk.ask()
+    desk.answer()
+    assert [("c", Outcome.LEASE_LOST), ("c", Outcome.COMMITTED)] == desk.outcomes
+
+
+def test_one_suspect_at_a_time():
+    """Of several suspects one is kept, and begins once the others are safely given back."""
+    desk = Desk()
+
+    assert ["a"] == [
+        call.grant.call_id
+        for call in desk.start(grant("a"), grant("b", suspect=True), grant("c", suspect=True))
+    ]
+    exchange = desk.ask()
+    assert not exchange.take.suspects
+    assert 2 == exchange.take.limit
+    (back,) = exchange.commands
+    assert isinstance(back, Postpone)
+    assert ("c", Postponement.HAND_BACK, DEFER_MS) == (back.call_id, back.kind, back.delay_ms)
+    (suspect,) = desk.answer()
+    assert "b" == suspect.grant.call_id
+    assert not desk.ask().take.suspects
+    desk.answer()
+    desk.engine.returned(suspect, None)
+    desk.ask()
+    desk.answer()
+    assert desk.ask().take.suspects
+
+
+def test_leaving_worker_takes_nothing():
+    """A worker that stops asks for no calls, and gives back at once those that still come."""
+    desk = Desk()
+    desk.ask()
+    desk.engine.stopping = True
+
+    assert [] == desk.answer(grant("late"))
+    exchange = desk.ask()
+    assert 0 == exchange.take.limit
+    (back,) = exchange.commands
+    assert isinstance(back, Postpone)
+    assert (Postponement.HAND_BACK, 0) == (back.kind, back.delay_ms)
+    desk.answer()
+    assert desk.engine.is_done
+
+
+def test_hand_back_gives_up_what_runs():
+    """Handlers that do not finish are given back without counting; those concluded are not."""
+    desk = Desk()
+    concluded, running = desk.start(grant("a"), grant("b"))
+    desk.engine.returned(concluded, publish("work.next"))
+    context = running.context
+    interrupted = desk.engine.hand_back()
+
+    assert [running] == interrupted
+    assert context is not None
+    assert context.cancelled
+    commit, back = desk.ask().commands
+    assert isinstance(commit, Commit)
+    assert isinstance(back, Postpone)
+    assert Postponement.HAND_BACK is back.kind
+    desk.answer()
+    assert [("a", Outcome.COMMITTED), ("b", Outcome.HANDED_BACK)] == desk.outcomes
+    assert [] == desk.engine.hand_back()
+
+
+def test_renewals_name_all_that_is_in_hand():
+    """Running and concluded calls are renewed alike: the commit may take a while."""
+    desk = Desk()
+    first, _ = desk.start(grant("a"), grant("b"))
+    desk.engine.returned(first, None)
+
+    assert {"a", "b"} == {renew.call_id for renew in desk.engine.renewals()}

@@ -1,0 +1,472 @@
+"""The pure parts of the Redis adapter: names, batches as script calls, errors, URLs. No server."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from pwf_core import transition
+from pwf_core.adapters import Durability, Settings, Url
+from pwf_core.commands import (
+    Answer,
+    Bury,
+    Claim,
+    Commit,
+    Drop,
+    Emit,
+    Fire,
+    Postpone,
+    Postponement,
+    Renew,
+    Requeue,
+    Settle,
+    Start,
+    Started,
+)
+from pwf_core.decisions import Decision, NewCall, NewGather, NewJoin
+from pwf_core.errors import (
+    CodecError,
+    ConfigurationError,
+    PwfError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from pwf_core.ports import Take
+from pwf_core.state import Rules
+from pwf_core.views import Outcome, Status
+from pwf_redis.adapter import adapter
+from pwf_redis.embedded import adapter as embedded
+from pwf_redis.keys import Keys, parse_member
+
+driver = pytest.importorskip("redis.exceptions")
+msgpack = pytest.importorskip("msgspec.msgpack")
+
+from pwf_redis import checks, codec, records, scripts  # noqa: E402
+from pwf_redis.errors import NoGroupError, translate  # noqa: E402
+from pwf_redis.target import Target  # noqa: E402
+
+RULES = Rules(retention_ms=1, dead_retention_ms=2)
+CALL = NewCall("c" * 32, "a.t", b"\xc4\xff body", 5, 6)
+
+
+def values_of(commands, more=0, **options):
+    """The request's values, and the payloads beside it.
+
+    Its head has 6, each command 9 and *more* for what commits make, what is to be taken 7.
+    """
+    blob, *payloads = codec.encode_request(commands, RULES, sweep=0, **options)
+    size = 6 + 9 * len(commands) + more + 7
+    return msgpack.decode(b"\xdd" + size.to_bytes(4, "big") + blob), payloads
+
+
+class TestKeys:
+    def test_share_one_slot(self):
+        keys = Keys("prod")
+        all_keys = [
+            keys.due,
+            keys.dead,
+            keys.undecodable,
+            keys.format,
+            keys.run("r"),
+            keys.key("{other}"),
+            keys.queue("s"),
+            keys.wake("s"),
+            keys.stream("s"),
+            keys.ready("s"),
+            keys.rejected,
+        ]
+
+        assert {re.search("{.*?}", key)[0] for key in all_keys} == {"{prod:0}"}
+        assert len(set(all_keys)) == len(all_keys)
+
+    @pytest.mark.parametrize("name", ["", "a{b", "a}b", "line\nbreak", "\0"])
+    def test_refuse_namespaces_that_would_break_the_slot(self, name):
+        with pytest.raises(ConfigurationError, match="namespace"):
+            Keys(name)
+
+    def test_members_are_parsed_back(self):
+        """Colons in a service's name included."""
+        assert parse_member(b"run:call:a:b") == ("run", "call", "a:b")
+        assert parse_member(b"run::") == ("run", "", "")
+
+
+class TestRequest:
+    def test_has_settings_commands_and_take(self):
+        take = Take(("a", "b", "c"), 7, "w:4", 1000, suspects=False)
+        values, _ = values_of([Fire("r", "")], take=take, now_ms=12)
+
+        assert values[:6] == [12, False, 1, 2, 3_600_000, 1]
+        assert values[6:15] == [9, "r", "", 0, 0, 0, 0, 0, 0]
+        # Every exchange begins with another service, so that none starves the others.
+        assert values[15:] == [0, "w", "w:4", 1000, False, 7, ["b", "c", "a"]]
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            Start("r", CALL, "key", "print"),
+            Claim("r", "c", 1, "w:1", 5, suspects=False),
+            Renew("r", "c", "w:1", 5),
+            Commit("r", "c", "w:1", Decision()),
+            Postpone("r", "c", "w:1", Postponement.PARK, 5, "why"),
+            Bury("r", "c", "w:1", "why"),
+            Emit("r", "e", b""),
+            Settle("r", "c", 1),
+            Fire("r", "c"),
+            Requeue("r", "c"),
+            Drop("r", "c", dead=True, reason="why"),
+        ],
+    )
+    def test_every_command_takes_nine_values(self, command):
+        """The script reads that many, whatever the kind."""
+        values, _ = values_of([command])
+
+        assert values[7] == "r"
+
+    def test_payloads_travel_beside_it(self):
+        """Redis's msgpack knows no binary type."""
+        decision = Decision(
+            calls=(CALL,),
+            emits=(("e", b"\x00"),),
+            joins=(NewJoin(CALL, ("e", "f"), ("f",)),),
+            gathers=(NewGather(CALL, (CALL, CALL)),),
+            result=b"\xff",
+        )
+        values, payloads = values_of([Commit("r", "c", "w:1", decision)], 2 + 7 + 16 + 5)
+        numbered = {number: payloads[number - 2] for number in range(2, len(payloads) + 2)}
+
+        assert values[10] == 2  # the result
+        assert values[11:15] == [1, 1, 1, 1]
+        assert numbered[2] == b"\xff"
+        assert numbered[values[16]] == b"\x00"
+        assert payloads.count(CALL.body) == 5
+        assert not any(isinstance(value, bytes) for value in values)
+
+    def test_reasons_may_hold_what_has_no_utf8(self):
+        values, _ = values_of([Bury("r", "c", "w:1", "lone \udc80 surrogate")])
+
+        assert values[10] == "lone \\udc80 surrogate"
+
+    @pytest.mark.parametrize("size", [0, 3, 100, 7000])
+    def test_any_number_of_commands_can_be_read(self, size):
+        """The header that is cut off has one, three or five bytes."""
+        values, _ = values_of([Fire("r", "c")] * size)
+
+        assert values[5] == size
+
+    def test_room_is_asked_for_by_what_grows(self):
+        leaf = Commit("r", "c", "w:1", Decision(result=b"1"))
+        link = Commit("r", "c", "w:1", Decision(calls=(CALL,)))
+        fork = Commit("r", "c", "w:1", Decision(calls=(CALL, CALL)))
+        large = Commit("r", "c", "w:1", Decision(result=b"x" * 100_000))
+        commands = [
+            leaf,
+            link,
+            fork,
+            large,
+            Start("r", CALL),
+            Emit("r", "e", b""),
+            Settle("r", "c", 0),
+        ]
+
+        found = [codec.needs_room(command) for command in commands]
+
+        assert found == [False, False, True, True, True, True, False]
+
+
+class TestReply:
+    def test_becomes_values(self):
+        grant = [b"r", b"c", 3, b"a.t", b"body", 4, 2, [b"e", b"\xff"], [None, b"1"]]
+        claim = Claim("r", "c", 3, "w:9", 5)
+        take = Take(("a",), 1, "w:10", 5)
+        reply = [0, [0, [b"r", 1, 0], grant], [grant], [[b"r", b"c", 1, b"a.t"]], 17]
+
+        done = codec.decode_reply(reply, [Fire("r", ""), Start("r", CALL), claim], take)
+
+        assert done.replies[:2] == [Answer.DONE, Started("r", created=True)]
+        assert done.replies[2].claim_id == "w:9"
+        assert done.grants[0].claim_id == "w:10"
+        assert done.grants[0].failures == 1
+        assert done.grants[0].suspect
+        assert done.grants[0].events == {"e": b"\xff"}
+        assert done.grants[0].results == [None, b"1"]
+        assert done.enqueued[0].address == "a.t"
+        assert done.next_due_ms == 17
+
+    def test_says_what_could_not_be_judged(self):
+        refused = codec.decode_reply([1, b"command", 2, b"WRONGTYPE"], [], None)
+
+        assert (refused.kind, refused.name) == ("command", 1)
+
+    def test_outcomes_are_read_back(self):
+        told = bytes([4, 1]) + (3).to_bytes(4, "big") + b"why" + b"\xc0"
+
+        assert records.outcome_of(told) == Outcome(Status.FINISHED, b"\xc0", "why")
+
+    @pytest.mark.parametrize("noise", [b"", b"\x01", b"\xff\x00\x00\x00\x00\x00", b"PING"])
+    def test_noise_is_one_error(self, noise):
+        with pytest.raises(CodecError):
+            records.outcome_of(noise)
+
+
+class TestScripts:
+    def test_are_numbered_as_in_python(self):
+        text = scripts.source("runs")
+
+        def numbers(names):
+            found = re.search(names.replace(", ", r",\s+") + r"\s*=\s*([\d,\s]*\d)", text)
+            return [int(number) for number in found[1].split(",")]
+
+        assert numbers("MAX_LOST, SUSPECT_LOST, DEFER_MS, OUTBOX_MS") == [
+            transition.MAX_LOST,
+            transition.SUSPECT_LOST,
+            transition.DEFER_MS,
+            transition.OUTBOX_MS,
+        ]
+        assert numbers("UNCLAIMED_MS, MOST_UNCLAIMED") == [
+            transition.UNCLAIMED_MS,
+            transition._MOST_UNCLAIMED,
+        ]
+        assert [answer.name for answer in codec.ANSWERS] == [
+            "DONE", "ENDED", "LOST", "BUSY", "STALE", "DEFERRED", "REFUSED",
+        ]  # fmt: skip
+        assert numbers("DONE, ENDED, LOST, BUSY, STALE, DEFERRED, REFUSED") == [*range(7)]
+        assert [status.name for status in records.STATUSES] == [
+            "RUNNING", "WAITING", "STALLED", "FINISHED", "FAILED",
+        ]  # fmt: skip
+        assert numbers("RUNNING, WAITING, STALLED, FINISHED, FAILED") == [1, 2, 3, 4, 5]
+        assert [phase.name for phase in records.PHASES] == [
+            "OUTBOX", "QUEUED", "LEASED", "TIMED", "PARKED", "DEAD",
+        ]  # fmt: skip
+        assert numbers("OUTBOX, QUEUED, LEASED, TIMED, PARKED, DEAD") == [1, 2, 3, 4, 5, 6]
+
+    def test_have_numbers_where_their_names_are_used(self):
+        """Lua has no constants; upvalues would be bound in every call."""
+        text = scripts.EXCHANGE.text(flagged=False).decode()
+        code = re.sub(r"'[^'\n]*'|--[^\n]*", "", text)
+
+        assert set(re.findall(r"\b[A-Z][A-Z_]+\b", code)) == {"ARGV", "KEYS", "NONE"}
+        assert text.count("\n") == "\n".join(map(scripts.source, scripts.EXCHANGE.parts)).count(
+            "\n"
+        )
+
+    def test_flags_are_a_line_in_front(self):
+        plain = scripts.DRAIN.text(flagged=False)
+
+        assert scripts.DRAIN.text(flagged=True) == b"#!lua flags=allow-oom\n" + plain
+        assert scripts.EXCHANGE.text(flagged=True) == b"#!lua\n" + plain
+
+    def test_each_file_says_what_it_takes_and_answers(self):
+        for name in ("exchange", "read", "publish", "settle", "release", "tidy", "waiting"):
+            text = scripts.Script((name,)).text(flagged=False).decode()
+            head = text.partition("\n\n")[0] + text.split("\nlocal")[0]
+
+            assert "KEYS[1]" in head, name
+            assert "Reply:" in head, name
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("raised", "expected"),
+        [
+            (driver.ConnectionError("Connection refused"), StoreUnavailableError),
+            (driver.TimeoutError("late"), StoreUnavailableError),
+            (TimeoutError(), StoreUnavailableError),
+            (driver.BusyLoadingError("loading"), StoreUnavailableError),
+            (driver.ReadOnlyError("READONLY"), StoreUnavailableError),
+            (driver.OutOfMemoryError("OOM command not allowed"), StoreFullError),
+            (driver.ResponseError("OOM allow-oom flag is not set"), StoreFullError),
+            (driver.ResponseError("MISCONF Errors writing to the AOF file"), StoreFullError),
+            (driver.ResponseError("BUSY Redis is busy running a script"), StoreUnavailableError),
+            (driver.AuthenticationError("WRONGPASS"), ConfigurationError),
+            (driver.NoPermissionError("NOPERM"), ConfigurationError),
+            (driver.ResponseError("NOAUTH Authentication required."), ConfigurationError),
+            (driver.ResponseError("NOGROUP No such key"), NoGroupError),
+            (driver.ResponseError("ERR syntax error"), PwfError),
+            (OSError("no route to host"), StoreUnavailableError),
+        ],
+    )
+    def test_of_the_driver_become_ours(self, raised, expected):
+        found = translate(raised, "db.example:6379")
+
+        assert type(found) is expected
+        assert "db.example:6379" in str(found)
+
+    def test_others_stay(self):
+        error = ZeroDivisionError()
+        missing = driver.NoScriptError("NOSCRIPT")
+
+        assert translate(error, "x") is error
+        assert translate(missing, "x") is missing
+
+
+class TestUrl:
+    def test_says_where(self):
+        target = Target.of_url(Url.parse("redis://me:secret@db.example:7000/3?timeout=2.5"))
+
+        assert target.where == "db.example:7000"
+        assert target.timeout == 2.5
+        assert target.arguments["db"] == 3
+        assert target.arguments["password"] == "secret"
+        assert "secret" not in repr(target)
+
+    def test_has_defaults(self):
+        target = Target.of_url(Url.parse("redis://"))
+
+        assert (target.where, target.arguments["db"]) == ("localhost:6379", 0)
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("redis://host/first", "database number"),
+            ("redis://host?timout=3", "timout"),
+            ("redis://host?timeout=soon", "timeout='soon'"),
+            ("redis://host?timeout=0", "0.1 to 3600"),
+            ("redis://host?ca_certs=/x", "rediss://"),
+        ],
+    )
+    def test_mistakes_are_named(self, url, says):
+        with pytest.raises(ConfigurationError, match=re.escape(says)):
+            adapter.backend(Url.parse(url), Settings())
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [("embedded://", "needs a folder"), ("embedded:///tmp/x?fsync=1", "fsync")],
+    )
+    def test_mistakes_of_embedded_ones_are_named(self, url, says):
+        with pytest.raises(ConfigurationError, match=says):
+            embedded.backend(Url.parse(url), Settings())
+
+    def test_folders_keep_their_upper_case(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        backend = embedded.backend(Url.parse("embedded://Data/Mine%20own"), Settings())
+
+        assert backend.operations.facts.where == str(tmp_path / "Data" / "Mine own")
+
+    def test_each_port_is_made_without_a_server(self):
+        url = Url.parse("redis://nowhere.invalid:1")
+        for name in ("backend", "broker", "store"):
+            for flavour in (name, f"blocking_{name}"):
+                port = getattr(adapter, flavour)(url, Settings())
+
+                assert port.capabilities.durable, flavour
+
+    def test_a_missing_driver_is_named_with_its_cure(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "hiredis", None)
+        with pytest.raises(ConfigurationError, match=re.escape("pubsub-workflow[redis]")):
+            adapter.store(Url.parse("redis://"), Settings())
+
+    def test_a_missing_server_program_is_named_with_its_cure(self, monkeypatch):
+        from pwf_redis.embedded import find_server
+
+        monkeypatch.setenv("PATH", "/nowhere")
+        monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+        with pytest.raises(ConfigurationError, match=re.escape("pubsub-workflow[embedded]")):
+            find_server()
+
+    def test_the_package_is_imported_without_its_driver(self):
+        code = (
+            "import sys, pwf_redis.adapter, pwf_redis.embedded;"
+            "sys.exit(any(name in sys.modules for name in ('redis', 'hiredis', 'asyncio')))"
+        )
+
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class _Server:
+    """Answers the start-up check from a table."""
+
+    def __init__(self, version="7.0.15", **settings):
+        self.version = version
+        self.settings = {
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory": "0",
+            "maxmemory-policy": "noeviction",
+        } | {name.replace("_", "-"): value for name, value in settings.items()}
+        self.forbidden = False
+        self.format = None
+
+    def answer(self, command):
+        match command:
+            case ("INFO", _):
+                return f"# Server\r\nredis_version:{self.version}\r\n".encode()
+            case ("CONFIG", "GET", _) if self.forbidden:
+                raise ConfigurationError("NOPERM")
+            case ("CONFIG", "GET", name):
+                return [name.encode(), self.settings[name].encode()]
+            case ("SET", _, value, "NX"):
+                self.format = self.format or value.encode()
+                return None
+            case ("GET", _):
+                return self.format
+        raise AssertionError(command)
+
+    def check(self, durability=Durability.STANDARD):
+        facts = checks.Facts(where="here:1", durability=durability)
+        self.drive(checks.check(facts))
+        return facts
+
+    def drive(self, steps):
+        from pwf_core.steps import drive
+
+        drive(steps, lambda effect: [self.answer(one) for one in effect.commands])
+
+
+class TestChecks:
+    def test_a_good_server_passes(self):
+        assert _Server().check().knows_flags
+
+    def test_an_old_one_works_without_flags(self):
+        assert not _Server("6.2.14").check().knows_flags
+
+    @pytest.mark.parametrize("version", ["6.0.16", "5.0.3"])
+    def test_older_ones_are_refused(self, version):
+        with pytest.raises(ConfigurationError, match=re.escape(f"version {version}")):
+            _Server(version).check()
+
+    def test_a_server_without_a_log_warns(self):
+        with pytest.warns(checks.DurabilityWarning, match="here:1 has appendonly no"):
+            _Server(appendonly="no").check()
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"appendonly": "no", "appendfsync": "always"}, {"appendfsync": "everysec"}],
+    )
+    def test_fsync_is_demanded(self, settings):
+        with pytest.raises(ConfigurationError, match="appendfsync always"):
+            _Server(**settings).check(Durability.FSYNC)
+
+    def test_fsync_is_found(self):
+        _Server(appendfsync="always").check(Durability.FSYNC)
+
+    def test_eviction_is_refused(self):
+        with pytest.raises(ConfigurationError, match="noeviction"):
+            _Server(maxmemory="100", maxmemory_policy="allkeys-lru").check()
+
+    def test_eviction_that_cannot_come_is_noted(self, caplog):
+        _Server(maxmemory_policy="allkeys-lru").check()
+
+        assert "set noeviction" in caplog.text
+
+    def test_settings_that_may_not_be_read_are_noted(self, caplog):
+        server = _Server()
+        server.forbidden = True
+        with caplog.at_level("INFO"):
+            server.check()
+
+        assert "does not let its settings be read" in caplog.text
+
+    def test_a_namespace_is_fused_or_paired(self):
+        server, facts, keys = _Server(), checks.Facts("here:1"), Keys("n")
+        server.drive(checks.check_format(facts, keys, paired=False))
+        server.drive(checks.check_format(facts, keys, paired=False))
+
+        with pytest.raises(ConfigurationError, match="another namespace"):
+            server.drive(checks.check_format(facts, keys, paired=True))
+
+    def test_a_later_format_is_refused(self):
+        server = _Server()
+        server.format = b"9 fused"
+        with pytest.raises(ConfigurationError, match="Upgrade"):
+            server.drive(checks.check_format(checks.Facts("here:1"), Keys("n"), paired=False))

@@ -1,0 +1,637 @@
+"""The reference: each command in each phase, what it answers, changes and asks of the world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pwf_core.commands import (
+    Answer,
+    Bury,
+    Claim,
+    Command,
+    Commit,
+    Drop,
+    Emit,
+    Fire,
+    Granted,
+    Postpone,
+    Postponement,
+    Renew,
+    Requeue,
+    Settle,
+    Start,
+    Started,
+)
+from pwf_core.decisions import Decision, NewCall, NewGather, NewJoin
+from pwf_core.effects import (
+    BuryCall,
+    ClearTimer,
+    DeleteRun,
+    EndRun,
+    Enqueue,
+    SetTimer,
+    UnburyCall,
+)
+from pwf_core.ids import CallId, ClaimId, RunId
+from pwf_core.state import ROOT, Rules, RunState, view
+from pwf_core.transition import (
+    DEFER_MS,
+    MAX_LOST,
+    OUTBOX_MS,
+    SUSPECT_LOST,
+    UNCLAIMED_MS,
+    transition,
+)
+from pwf_core.views import Outcome, Phase, Status
+
+RUN, FIRST = RunId("r"), CallId("first")
+MINE, OTHER = ClaimId("mine"), ClaimId("other")
+T0 = 1_000_000
+LEASE = 1000
+FUSED = Rules(retention_ms=500, dead_retention_ms=900)
+PAIRED = Rules(paired=True, retention_ms=500, dead_retention_ms=900)
+
+
+def new(call_id: str, *, delay_ms: int = 0, due_ms: int = 0, body: bytes = b"") -> NewCall:
+    return NewCall(CallId(call_id), f"s.{call_id}", body, delay_ms, due_ms)
+
+
+class Life:
+    """One run, at some time, by some rules."""
+
+    def __init__(self, rules: Rules = FUSED, **first: Any) -> None:
+        self.run = RunState(RUN)
+        self.rules = rules
+        self.now = T0
+        self.effects: list[Any] = []
+        self.do(Start(RUN, new("first", **first), "key", "print"))
+
+    def do(self, command: Command) -> Any:
+        reply, self.effects = transition(self.run, command, self.rules, self.now)
+        return reply
+
+    def claim(
+        self,
+        call_id: str = FIRST,
+        *,
+        generation: int | None = None,
+        by: ClaimId = MINE,
+        suspects: bool = True,
+    ) -> Any:
+        name = CallId(call_id)
+        if generation is None:
+            generation = self.run.calls[name].generation
+        return self.do(Claim(RUN, name, generation, by, LEASE, suspects))
+
+    def commit(self, call_id: str = FIRST, *, by: ClaimId = MINE, **decision: Any) -> Any:
+        return self.do(Commit(RUN, CallId(call_id), by, Decision(**decision)))
+
+    def run_call(self, call_id: str, **decision: Any) -> None:
+        assert isinstance(self.claim(call_id), Granted)
+        assert Answer.DONE is self.commit(call_id, **decision)
+
+    def postpone(self, kind: Postponement, delay_ms: int = 50, *, by: ClaimId = MINE) -> Any:
+        return self.do(Postpone(RUN, FIRST, by, kind, delay_ms, "why"))
+
+    def bury(self, call_id: str = FIRST, *, by: ClaimId = MINE) -> Any:
+        return self.do(Bury(RUN, CallId(call_id), by, "boom"))
+
+    def lose(self, times: int) -> None:
+        for _ in range(times):
+            assert isinstance(self.claim(), Granted)
+            self.now += LEASE
+            assert Answer.DONE is self.do(Fire(RUN, FIRST))
+
+    @property
+    def call(self) -> Any:
+        return self.run.calls[FIRST]
+
+    @property
+    def status(self) -> Status:
+        return self.run.status
+
+
+def in_phase(phase: Phase) -> Life:
+    """A run whose only call is in that phase."""
+    life = Life(PAIRED, delay_ms=50 if phase is Phase.TIMED else 0)
+    match phase:
+        case Phase.QUEUED:
+            life.do(Settle(RUN, FIRST, 0))
+        case Phase.LEASED:
+            life.claim()
+        case Phase.PARKED:
+            life.claim()
+            life.postpone(Postponement.PARK)
+        case Phase.DEAD:
+            life.claim()
+            life.bury()
+    assert phase is life.call.phase
+    return life
+
+
+# -- start -----------------------------------------------------------------------------------------
+
+
+def test_start_makes_the_run():
+    """The first call is queued, the run runs, and has its key."""
+    life = Life()
+
+    assert [Enqueue(FIRST, 0, "s.first")] == life.effects
+    assert (Status.RUNNING, "key", 1, 1) == (
+        life.status,
+        life.run.key,
+        life.run.pending,
+        life.run.live,
+    )
+    assert Started(RUN, created=True) == Life().do(Start(RUN, new("other")))
+
+
+def test_start_of_a_pair_uses_the_outbox():
+    """With a broker apart the copy is in the outbox until it is settled."""
+    life = Life(PAIRED)
+
+    assert [
+        SetTimer(FIRST, T0 + OUTBOX_MS, "s.first"),
+        Enqueue(FIRST, 0, "s.first"),
+    ] == life.effects
+    assert Phase.OUTBOX is life.call.phase
+
+
+@pytest.mark.parametrize(
+    ("first", "due"),
+    [
+        ({"delay_ms": 50}, T0 + 50),
+        ({"due_ms": T0 + 70}, T0 + 70),
+        ({"due_ms": T0 + 70, "delay_ms": 5}, T0 + 70),
+        ({"due_ms": T0 - 1}, None),
+        ({"due_ms": T0}, None),
+        ({}, None),
+    ],
+)
+def test_start_may_be_delayed(first, due):
+    """A delay counts from now, a moment is itself; what has passed is now."""
+    life = Life(**first)
+
+    assert due == life.call.due_ms
+    assert (Phase.TIMED if due else Phase.QUEUED) is life.call.phase
+
+
+# -- every command in every phase ------------------------------------------------------------------
+
+_PHASES = [Phase.OUTBOX, Phase.QUEUED, Phase.LEASED, Phase.TIMED, Phase.PARKED, Phase.DEAD]
+
+
+def _table(**answers: Any) -> list[Any]:
+    names = {"granted": Granted} | {one.name.lower(): one for one in Answer}
+    return [
+        pytest.param(phase, kind, names[answer], id=f"{kind}-{phase}")
+        for kind, line in answers.items()
+        for phase, answer in zip(_PHASES, line.split(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind", "expected"),
+    _table(
+        #               outbox  queued  leased  timed  parked dead
+        claim="         granted granted busy    stale  stale  stale ",
+        claim_older="   stale   stale   stale   stale  stale  stale ",
+        claim_newer="   granted granted granted granted granted granted",
+        renew="         lost    lost    done    lost   lost   lost  ",
+        renew_other="   lost    lost    lost    lost   lost   lost  ",
+        renew_nobody="  lost    lost    lost    lost   lost   lost  ",
+        commit="        lost    lost    done    lost   lost   lost  ",
+        commit_other="  lost    lost    lost    lost   lost   lost  ",
+        commit_nobody=" lost    lost    lost    lost   lost   lost  ",
+        postpone="      lost    lost    done    lost   lost   lost  ",
+        bury="          lost    lost    done    lost   lost   lost  ",
+        settle="        done    stale   stale   stale  stale  stale ",
+        settle_other="  stale   stale   stale   stale  stale  stale ",
+        fire_early="    stale   stale   stale   stale  stale  stale ",
+        fire_due="      done    done    done    done   done   stale ",
+        requeue="       stale   stale   stale   stale  stale  done  ",
+        drop="          done    done    stale   done   done   stale ",
+        drop_dead="     stale   stale   stale   stale  stale  done  ",
+    ),
+)
+def test_command_in_a_phase(phase, kind, expected):
+    """Each command has one answer in each phase; one that refuses changes nothing."""
+    life = in_phase(phase)
+    generation = life.call.generation
+    commands: dict[str, Command] = {
+        "claim": Claim(RUN, FIRST, generation, OTHER, LEASE),
+        "claim_older": Claim(RUN, FIRST, generation - 1, OTHER, LEASE),
+        "claim_newer": Claim(RUN, FIRST, generation + 1, OTHER, LEASE),
+        "renew": Renew(RUN, FIRST, MINE, LEASE),
+        "renew_other": Renew(RUN, FIRST, OTHER, LEASE),
+        "renew_nobody": Renew(RUN, FIRST, ClaimId(""), LEASE),
+        "commit": Commit(RUN, FIRST, MINE, Decision(calls=(new("a"),))),
+        "commit_other": Commit(RUN, FIRST, OTHER, Decision(calls=(new("a"),))),
+        "commit_nobody": Commit(RUN, FIRST, ClaimId(""), Decision(calls=(new("a"),))),
+        "postpone": Postpone(RUN, FIRST, MINE, Postponement.RETRY, 50, "why"),
+        "bury": Bury(RUN, FIRST, MINE, "boom"),
+        "settle": Settle(RUN, FIRST, generation),
+        "settle_other": Settle(RUN, FIRST, generation + 1),
+        "fire_early": Fire(RUN, FIRST),
+        "fire_due": Fire(RUN, FIRST),
+        "requeue": Requeue(RUN, FIRST),
+        "drop": Drop(RUN, FIRST, dead=False, reason="x"),
+        "drop_dead": Drop(RUN, FIRST, dead=True, reason="x"),
+    }
+    if kind == "fire_due":
+        life.now += 10 * UNCLAIMED_MS
+    before = view(life.run)
+    reply = life.do(commands[kind])
+
+    if expected is Granted:
+        assert isinstance(reply, Granted)
+        return
+    assert expected is reply
+    if reply is not Answer.DONE:
+        assert ([], before) == (life.effects, view(life.run))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Claim(RUN, CallId("ghost"), 0, MINE, LEASE),
+        Renew(RUN, CallId("ghost"), MINE, LEASE),
+        Commit(RUN, CallId("ghost"), MINE, Decision()),
+        Postpone(RUN, CallId("ghost"), MINE, Postponement.RETRY, 0, ""),
+        Bury(RUN, CallId("ghost"), MINE, ""),
+        Settle(RUN, CallId("ghost"), 0),
+        Fire(RUN, CallId("ghost")),
+        Requeue(RUN, CallId("ghost")),
+        Drop(RUN, CallId("ghost"), dead=True, reason=""),
+        Drop(RUN, CallId("ghost"), dead=False, reason=""),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_call_that_is_not_there_has_ended(command):
+    """A call that was committed, or never was, is answered as ended, and leaves no trace."""
+    life = Life()
+
+    assert Answer.ENDED is life.do(command)
+    assert ([], [FIRST]) == (life.effects, list(life.run.calls))
+
+
+# -- claims ----------------------------------------------------------------------------------------
+
+
+def test_claim_leases():
+    """A claim counts an attempt and sets the lease's timer; again, it answers the same."""
+    life = Life(PAIRED, body=b"x")
+    grant = life.claim()
+
+    assert [SetTimer(FIRST, T0 + LEASE, "s.first")] == life.effects
+    assert Granted(RUN, FIRST, MINE, 0, "s.first", b"x", 1, 0, False, {}, None) == grant
+    assert grant == life.claim()
+    assert ([], 1) == (life.effects, life.call.attempts)
+
+
+def test_lapsed_lease_is_taken_over():
+    """When a lease ends, a new generation is on its way, and a loss is counted."""
+    life = in_phase(Phase.LEASED)
+    life.now += LEASE
+    life.do(Fire(RUN, FIRST))
+
+    due = life.now + OUTBOX_MS
+    assert [SetTimer(FIRST, due, "s.first"), Enqueue(FIRST, 1, "s.first")] == life.effects
+    assert (1, 1, Phase.OUTBOX, "") == (
+        life.call.lost,
+        life.call.generation,
+        life.call.phase,
+        life.call.claim_id,
+    )
+    assert Answer.LOST is life.commit()
+
+
+def test_renewal_counts_from_now():
+    """A renewed lease ends later."""
+    life = in_phase(Phase.LEASED)
+    life.now += 900
+    life.do(Renew(RUN, FIRST, MINE, LEASE))
+
+    assert [SetTimer(FIRST, life.now + LEASE, "s.first")] == life.effects
+    life.now += 999
+    assert Answer.STALE is life.do(Fire(RUN, FIRST))
+
+
+def test_suspects_are_deferred_or_granted():
+    """A call that was lost before comes later where it is unwanted, and is marked where it is run."""
+    life = Life()
+    life.lose(SUSPECT_LOST)
+
+    assert Answer.DEFERRED is life.claim(suspects=False)
+    assert [SetTimer(FIRST, life.now + DEFER_MS, "s.first")] == life.effects
+    assert (Phase.TIMED, SUSPECT_LOST + 1) == (life.call.phase, life.call.generation)
+    life.now += DEFER_MS
+    life.do(Fire(RUN, FIRST))
+    grant = life.claim(suspects=True)
+    assert (True, SUSPECT_LOST + 1, 0) == (grant.suspect, grant.attempt, grant.failures)
+
+
+def test_too_many_losses_bury():
+    """A call that was lost too often is a dead letter, and its run has failed."""
+    life = Life()
+    life.lose(MAX_LOST)
+
+    assert Phase.DEAD is life.call.phase
+    assert BuryCall(FIRST, "s.first") in life.effects
+    assert Status.FAILED is life.status
+    assert str(MAX_LOST) in life.run.reason
+
+
+def test_unclaimed_copies_come_again_ever_later():
+    """A copy that the broker has and nobody claims is enqueued again, the same one."""
+    life = Life(PAIRED)
+    for factor in (1, 4, 16, 64, 256, 256):
+        life.do(Settle(RUN, FIRST, 0))
+        assert [SetTimer(FIRST, life.now + factor * UNCLAIMED_MS, "s.first")] == life.effects
+        life.now += factor * UNCLAIMED_MS
+        assert Answer.DONE is life.do(Fire(RUN, FIRST))
+        assert Enqueue(FIRST, 0, "s.first") in life.effects
+    life.claim()
+    life.postpone(Postponement.RETRY, 0)
+    life.do(Settle(RUN, FIRST, 1))
+    assert [SetTimer(FIRST, life.now + UNCLAIMED_MS, "s.first")] == life.effects
+
+
+@pytest.mark.parametrize("phase", [Phase.TIMED, Phase.DEAD, Phase.LEASED])
+def test_newer_generation_is_adopted(phase):
+    """A copy from the future shows that this store went back in time; older ones are stale then."""
+    life = in_phase(phase)
+
+    grant = life.claim(generation=9, by=OTHER)
+    assert (9, OTHER) == (grant.generation, life.call.claim_id)
+    assert (UnburyCall(FIRST, "s.first") in life.effects) is (phase is Phase.DEAD)
+    assert (0, 1) == (life.run.dead, life.run.live)
+    assert Answer.STALE is life.claim(generation=8, by=MINE)
+
+
+# -- conclusions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase", "attempts"),
+    [
+        (Postponement.RETRY, Phase.TIMED, 1),
+        (Postponement.PARK, Phase.PARKED, 0),
+        (Postponement.HAND_BACK, Phase.TIMED, 0),
+    ],
+)
+def test_postponed_call_waits(kind, phase, attempts):
+    """A new generation waits for its time; only a retry has counted."""
+    life = in_phase(Phase.LEASED)
+    life.postpone(kind)
+
+    assert [SetTimer(FIRST, T0 + 50, "s.first")] == life.effects
+    call = life.call
+    assert (phase, attempts, 1, "why", "") == (
+        call.phase,
+        call.attempts,
+        call.generation,
+        call.reason,
+        call.claim_id,
+    )
+
+
+def test_commit_replaces_the_call_by_its_children():
+    """In one step the call leaves and all that follows from it is there."""
+    life = Life()
+    life.claim()
+    life.commit(
+        calls=(new("a"), new("b", delay_ms=5)),
+        emits=(("e", b"1"),),
+        joins=(NewJoin(new("j"), ("e",)), NewJoin(new("k"), ("f",))),
+        gathers=(NewGather(new("g"), (new("m"),)), NewGather(new("h"), ())),
+    )
+
+    assert {"a", "b", "j", "m", "h"} == set(life.run.calls)
+    assert ({"k"}, {"g"}) == (set(life.run.joins), set(life.run.scopes))
+    enqueued = [one.call_id for one in life.effects if isinstance(one, Enqueue)]
+    assert sorted("ajmh") == sorted(enqueued)
+    assert ClearTimer(FIRST, "s.first") in life.effects
+    assert 6 == life.run.pending  # a, b, j, k, g, h
+    assert Status.RUNNING is life.status
+
+
+def test_end_of_a_run():
+    """With its last call a run is finished; it stays for its retention, then it is deleted."""
+    life = Life()
+    life.claim()
+    life.commit(result=b"x", emits=(("e", b"1"),))
+
+    assert EndRun(Outcome(Status.FINISHED, b"x")) in life.effects
+    assert SetTimer(ROOT, T0 + 500, "") in life.effects
+    assert {} == life.run.events  # nobody can ask for them any more
+    assert Answer.STALE is life.do(Fire(RUN, ROOT))
+    life.now += 500
+    assert Answer.DONE is life.do(Fire(RUN, ROOT))
+    assert [ClearTimer(ROOT, ""), DeleteRun(RUN, "key")] == life.effects
+
+
+def test_end_without_retention():
+    """With a retention of 0 the run is deleted at its end, after the outcome was told."""
+    life = Life(Rules(retention_ms=0))
+    life.claim()
+    life.commit()
+
+    assert [ClearTimer(FIRST, "s.first"), EndRun(Outcome(Status.FINISHED))] == life.effects[:2]
+    assert DeleteRun(RUN, "key") == life.effects[-1]
+
+
+def test_deleted_run_leaves_no_timer():
+    """A run that had a time to die, and dies before, takes its timer along."""
+    life = Life(Rules(retention_ms=0, dead_retention_ms=900))
+    life.claim()
+    life.bury()
+
+    assert SetTimer(ROOT, T0 + 900, "") in life.effects
+    life.do(Drop(RUN, FIRST, dead=True, reason="discarded"))
+    assert [ClearTimer(ROOT, ""), DeleteRun(RUN, "key")] == life.effects[-2:]
+
+
+def test_life_of_a_dead_letter():
+    """Buried, requeued with its attempts from zero, buried again, discarded."""
+    life = Life()
+    life.claim()
+    life.bury()
+
+    assert BuryCall(FIRST, "s.first") in life.effects
+    assert (Status.FAILED, "s.first (first): boom") == (life.status, life.run.reason)
+    life.do(Requeue(RUN, FIRST))
+    assert [UnburyCall(FIRST, "s.first"), Enqueue(FIRST, 1, "s.first")] == life.effects[:2]
+    assert ClearTimer(ROOT, "") in life.effects
+    assert (Status.RUNNING, "") == (life.status, life.run.reason)
+    assert 1 == life.claim().attempt
+    life.bury()
+    life.do(Drop(RUN, FIRST, dead=True, reason="discarded"))
+    assert (Status.FAILED, "s.first (first): discarded", {}) == (
+        life.status,
+        life.run.reason,
+        life.run.calls,
+    )
+
+
+def test_expired_run_takes_its_dead_along():
+    """A failed run that nobody cared for is deleted with its letters, after their retention."""
+    life = Life()
+    life.claim()
+    life.bury()
+    life.now += 900
+    life.do(Fire(RUN, ROOT))
+
+    assert [
+        UnburyCall(FIRST, "s.first"),
+        ClearTimer(ROOT, ""),
+        DeleteRun(RUN, "key"),
+    ] == life.effects
+
+
+def test_emit_from_outside():
+    """The first write of an event counts; a run that is over takes none."""
+    life = Life()
+
+    assert Answer.DONE is life.do(Emit(RUN, "e", b"1"))
+    assert Answer.REFUSED is life.do(Emit(RUN, "e", b"2"))
+    assert {"e": b"1"} == life.run.events
+    life.claim()
+    life.commit()
+    assert Answer.ENDED is life.do(Emit(RUN, "f", b"1"))
+
+
+def test_status_follows_what_is_left():
+    """Waiting for the outside, then stalled, then running, then finished; each is told once."""
+    life = Life()
+    life.claim()
+    life.commit(joins=(NewJoin(new("j"), ("in", "out"), ("out",)),))
+
+    assert (Status.WAITING, None) == (life.status, life.run.due_ms)
+    assert [] == [one for one in life.effects if isinstance(one, EndRun)]
+    life.do(Emit(RUN, "out", b"1"))
+    assert Status.STALLED is life.status
+    assert [Status.STALLED] == [
+        one.outcome.status for one in life.effects if isinstance(one, EndRun)
+    ]
+    assert T0 + 900 == life.run.due_ms
+    life.do(Emit(RUN, "other", b"1"))
+    assert [] == life.effects
+    life.do(Emit(RUN, "in", b"1"))
+    assert (Status.RUNNING, None, "") == (life.status, life.run.due_ms, life.run.reason)
+    life.run_call("j")
+    assert Status.FINISHED is life.status
+
+
+# -- joins and scopes ------------------------------------------------------------------------------
+
+
+def test_join_counts_what_it_misses():
+    """Registering looks at what has happened; each event counts once, by its first write."""
+    life = Life()
+    life.claim()
+    life.commit(calls=(new("a"), new("b")), emits=(("x", b"1"),))
+    life.run_call(
+        "a", joins=(NewJoin(new("j"), ("x", "y", "z")),), emits=(("y", b"2"), ("y", b"3"))
+    )
+
+    assert (1, ["z"]) == (life.run.joins[CallId("j")].missing, list(life.run.waiting))
+    life.run_call("b", emits=(("z", b"4"),))
+    assert ({}, {}) == (life.run.joins, life.run.waiting)
+    assert {"x": b"1", "y": b"2", "z": b"4"} == life.claim("j").events
+
+
+def test_gather_counts_all_descendants():
+    """A scope fires when its last descendant is done, with one result per member, in order."""
+    life = Life()
+    life.claim()
+    life.commit(gathers=(NewGather(new("g"), (new("m0"), new("m1"))),))
+    life.run_call("m1", result=b"1", gathers=(NewGather(new("inner"), (new("n"),)),))
+    life.run_call("m0", calls=(new("child"),))
+
+    assert {"child", "n"} == set(life.run.calls)
+    life.run_call("n", result=b"n")
+    assert [b"n"] == life.claim("inner").results
+    life.commit("inner", result=b"late")
+    assert {"child"} == set(life.run.calls)
+    life.run_call("child", result=b"0")
+    assert [b"0", b"1"] == life.claim("g").results
+    life.commit("g", result=b"g")
+    assert Outcome(Status.FINISHED, b"g") == life.run.outcome()
+    assert ({}, {(ROOT, 0): b"g"}) == (life.run.scopes, life.run.results)
+
+
+def test_join_in_a_member_belongs_to_it():
+    """What a join makes is in the scope of who registered it."""
+    life = Life()
+    life.claim()
+    life.commit(gathers=(NewGather(new("g"), (new("m"),)),))
+    life.run_call("m", joins=(NewJoin(new("j"), ("e",), ("e",)),))
+
+    assert Status.WAITING is life.status
+    life.do(Emit(RUN, "e", b"1"))
+    life.run_call("j", result=b"x")
+    assert [b"x"] == life.claim("g").results
+
+
+@given(st.data())
+def test_whatever_happens_the_counts_are_right(data):
+    """Under random decisions `pending` and `live` are what can be counted, and every run ends."""
+    life = Life(data.draw(st.sampled_from([FUSED, PAIRED])))
+    number = 0
+
+    def fresh() -> NewCall:
+        nonlocal number
+        number += 1
+        return new(f"c{number}")
+
+    for _ in range(data.draw(st.integers(0, 25))):
+        if not life.run.calls:
+            break
+        call_id = data.draw(st.sampled_from(sorted(life.run.calls)))
+        count = st.integers(0, 2)
+        life.run_call(
+            call_id,
+            calls=tuple(fresh() for _ in range(data.draw(count))),
+            emits=tuple((event, b"1") for event in data.draw(st.lists(st.sampled_from("ab")))),
+            joins=tuple(
+                NewJoin(fresh(), tuple(data.draw(st.sampled_from([("a",), ("a", "b"), ("c",)]))))
+                for _ in range(data.draw(count))
+            ),
+            gathers=tuple(
+                NewGather(fresh(), tuple(fresh() for _ in range(data.draw(count))))
+                for _ in range(data.draw(count))
+            ),
+        )
+        check_counts(life.run)
+    while life.run.calls:
+        life.run_call(next(iter(life.run.calls)))
+        check_counts(life.run)
+    for event in "abc":
+        life.do(Emit(RUN, event, b"1"))
+        while life.run.calls:
+            life.run_call(next(iter(life.run.calls)))
+            check_counts(life.run)
+    assert (Status.FINISHED, 0, {}, {}, {}) == (
+        life.status,
+        life.run.pending,
+        life.run.joins,
+        life.run.scopes,
+        life.run.waiting,
+    )
+
+
+def check_counts(run: RunState) -> None:
+    inside = [*run.calls.values(), *run.joins.values(), *run.scopes.values()]
+    assert run.pending == len([one for one in inside if one.scope == ROOT])
+    for scope_id, scope in run.scopes.items():
+        assert scope.pending == len([one for one in inside if one.scope == scope_id]) > 0
+    assert run.live == len([one for one in run.calls.values() if one.phase is not Phase.DEAD])
+    for join_id, join in run.joins.items():
+        missing = [name for name in join.events if name not in run.events]
+        assert join.missing == len(missing) > 0
+        assert all(join_id in run.waiting[name] for name in missing)

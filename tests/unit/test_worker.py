@@ -1,0 +1,341 @@
+"""How both workers run handlers of every kind, on the memory backend."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pwf import (
+    BlockingWorker,
+    ConfigurationError,
+    Context,
+    Directive,
+    Next,
+    Retry,
+    RunFailedError,
+    Service,
+    Worker,
+    connect,
+    connect_blocking,
+    publish,
+    result,
+)
+from pwf.logs import CallFilter
+from pwf_core.directives import Publish
+
+LIMIT = 10.0  # seconds; generous, and never waited for in full
+ONCE = Retry(attempts=1)
+
+Runner = Callable[..., Any]
+
+
+def run_async(first: Publish, *services: Service, **options: Any) -> Any:
+    async def main() -> Any:
+        async with connect("memory://") as backend, Worker(backend, *services, **options):
+            run = await backend.start(first)
+            return await run.result(timeout=LIMIT)
+
+    return asyncio.run(main())
+
+
+def run_blocking(first: Publish, *services: Service, **options: Any) -> Any:
+    with connect_blocking("memory://") as backend, BlockingWorker(backend, *services, **options):
+        return backend.start(first).result(timeout=LIMIT)
+
+
+@pytest.fixture(params=[run_async, run_blocking], ids=["asyncio", "threads"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    runner: Runner = request.param
+    return runner
+
+
+def handlers_of_every_kind(service: Service) -> list[Any]:
+    @service.task
+    def returning(n: int) -> Next:
+        return result(n)
+
+    @service.task
+    async def awaiting(n: int) -> Next:
+        await asyncio.sleep(0)
+        return result(n)
+
+    @service.task
+    def yielding(n: int) -> Iterator[Directive]:
+        yield result(n)
+
+    @service.task
+    async def yielding_async(n: int) -> AsyncIterator[Directive]:
+        await asyncio.sleep(0)
+        yield result(n)
+
+    @service.task
+    def with_context(ctx: Context, n: int) -> Next:
+        return result(n * ctx.attempt)
+
+    return [returning, awaiting, yielding, yielding_async, with_context]
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_handler_of_any_kind_runs(run: Runner, kind: int) -> None:
+    """Sync, async, yielding either way, with a context or without."""
+    service = Service("kinds")
+    task = handlers_of_every_kind(service)[kind]
+
+    assert run(publish(task, 7), service) == 7
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), RecursionError("deep"), MemoryError(), ValueError("no")],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_no_exception_of_a_handler_stops_the_worker(
+    run: Runner,
+    error: BaseException,
+    is_async: bool,
+) -> None:
+    """Whatever a handler raises ends its attempt; the next call of the same worker runs."""
+    service = Service("rough")
+
+    def misbehave(ctx: Context) -> Next:
+        if ctx.attempt == 1:
+            raise error
+        return result("again")
+
+    async def misbehave_async(ctx: Context) -> Next:
+        return misbehave(ctx)
+
+    task = service.task(name="t", retry=Retry(base=timedelta(milliseconds=1)))(
+        misbehave_async if is_async else misbehave,
+    )
+
+    assert run(publish(task), service) == "again"
+
+
+def test_exhausted_call_fails_its_run_with_the_traceback(run: Runner) -> None:
+    """The reason of a failed run is the last traceback of the call that died."""
+    service = Service("failing")
+
+    @service.task(retry=ONCE)
+    def fail() -> Next:
+        raise ValueError("the reason")
+
+    with pytest.raises(RunFailedError, match="the reason") as failure:
+        run(publish(fail), service)
+
+    assert "in fail" in failure.value.reason
+
+
+@pytest.mark.parametrize("give_up", [True, False])
+def test_policy_says_which_errors_are_worth_another_attempt(run: Runner, give_up: bool) -> None:
+    """`give_up_on` buries at once, `on` retries."""
+    service = Service("policy")
+    attempts: list[int] = []
+    again = Retry(base=timedelta(milliseconds=1), on=ValueError)
+    never = Retry(base=timedelta(milliseconds=1), give_up_on=ValueError)
+
+    @service.task(retry=never if give_up else again)
+    def fail(ctx: Context) -> Next:
+        attempts.append(ctx.attempt)
+        raise ValueError
+
+    with pytest.raises(RunFailedError):
+        run(publish(fail), service)
+
+    assert attempts == ([1] if give_up else [1, 2, 3, 4, 5])
+
+
+def test_slow_async_handler_is_cancelled(run: Runner) -> None:
+    """A time-out counts as a failed attempt."""
+    service = Service("slow")
+
+    @service.task(retry=ONCE, timeout=timedelta(milliseconds=20))
+    async def hang() -> Next:
+        await asyncio.Event().wait()
+        return None
+
+    with pytest.raises(RunFailedError, match="TimeoutError"):
+        run(publish(hang), service)
+
+
+def test_slow_sync_handler_loses_its_call(run: Runner) -> None:
+    """It runs on, knows that it is cancelled, and what it returns is dropped."""
+    service = Service("slow")
+    told = threading.Event()
+
+    @service.task(
+        retry=Retry(base=timedelta(milliseconds=1)),
+        timeout=timedelta(milliseconds=20),
+    )
+    def hang(ctx: Context) -> Next:
+        if ctx.attempt > 1:
+            return result("second")
+        while not ctx.cancelled:
+            told.wait(0.001)
+        told.set()
+        return result("first")
+
+    assert run(publish(hang), service) == "second"
+    assert told.is_set()
+
+
+def test_resources_are_opened_once_and_closed(run: Runner) -> None:
+    """Handlers find them by type; they are closed after the worker."""
+    service = Service("pool")
+    events: list[str] = []
+
+    class Pool:
+        pass
+
+    @contextmanager
+    def make_pool() -> Iterator[Pool]:
+        events.append("open")
+        yield Pool()
+        events.append("close")
+
+    @service.task
+    def use(ctx: Context) -> Next:
+        return result(type(ctx.resource(Pool)).__name__)
+
+    assert run(publish(use), service, resources=[make_pool]) == "Pool"
+    assert events == ["open", "close"]
+
+
+def test_async_resource_needs_the_async_worker() -> None:
+    """The blocking worker says so; the async one opens it."""
+    service = Service("pool")
+
+    @asynccontextmanager
+    async def make_text() -> AsyncIterator[str]:
+        yield "text"
+
+    @service.task
+    async def use(ctx: Context) -> Next:
+        return result(ctx.resource(str))
+
+    assert run_async(publish(use), service, resources=[make_text]) == "text"
+    with pytest.raises(ConfigurationError, match="async context manager"):
+        run_blocking(publish(use), service, resources=[make_text])
+
+
+def test_missing_resource_is_named(run: Runner) -> None:
+    """The error says what is open, and where to pass what is missing."""
+    service = Service("pool")
+
+    @service.task(retry=ONCE)
+    def use(ctx: Context) -> Next:
+        ctx.resource(dict)
+
+    with pytest.raises(RunFailedError, match=r"No resource of type dict .* resources=\["):
+        run(publish(use), service)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_log_records_carry_the_call(
+    run: Runner,
+    is_async: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Run id, call id and task reach the records that a handler writes, and only those."""
+    service = Service("logging")
+    caplog.handler.addFilter(CallFilter())
+    caplog.set_level(logging.INFO, "user")
+
+    def speak(ctx: Context) -> Next:
+        logging.getLogger("user").info("in")
+        return result([ctx.run_id, ctx.call_id])
+
+    async def speak_async(ctx: Context) -> Next:
+        return speak(ctx)
+
+    task = service.task(name="speak")(speak_async if is_async else speak)
+    ids = run(publish(task), service)
+    logging.getLogger("user").info("out")
+    inside, outside = (record for record in caplog.records if record.name == "user")
+
+    assert [vars(inside)[name] for name in ("run_id", "call_id", "task")] == [*ids, "logging.speak"]
+    assert vars(outside)["run_id"] == "-"
+
+
+def test_options_that_cannot_be_are_refused() -> None:
+    """Each error names the option and what it takes."""
+    service = Service("s")
+    client = connect("memory://")
+    for options, message in [
+        ({"concurrency": 0}, "concurrency"),
+        ({"lease": timedelta(0)}, "lease"),
+        ({"grace": 3}, "grace"),
+        ({"threads": "many"}, "threads"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            Worker(client, service, **options)  # type: ignore[arg-type]  # that is the test
+    with pytest.raises(ConfigurationError, match="at least one service"):
+        Worker(client)
+    with pytest.raises(ConfigurationError, match="same name"):
+        Worker(client, service, Service("s"))
+    with pytest.raises(ConfigurationError, match="connect"):
+        Worker("memory://", service)  # type: ignore[arg-type]  # that is the test
+
+
+def test_closing_a_worker_hands_its_calls_back_at_once() -> None:
+    """Another worker gets the call without waiting for the lease, and no attempt is counted."""
+    service = Service("s")
+    started = asyncio.Event
+
+    async def main() -> Any:
+        began = started()
+
+        @service.task
+        async def work(ctx: Context) -> Next:
+            if not began.is_set():
+                began.set()
+                await asyncio.Event().wait()
+            return result(ctx.attempt)
+
+        lease = timedelta(hours=1)
+        async with connect("memory://") as backend:
+            first = Worker(backend, service, lease=lease)
+            async with first:
+                run = await backend.start(publish(work))
+                await began.wait()
+                await first.close(grace=timedelta(0))
+                await first.close()
+            async with Worker(backend, service, lease=lease):
+                return await run.result(timeout=LIMIT)
+
+    assert asyncio.run(main()) == 1
+
+
+def test_closing_a_blocking_worker_hands_its_calls_back_at_once() -> None:
+    """The same for threads: the handler runs on, its call runs elsewhere."""
+    service = Service("s")
+    began, leave = threading.Event(), threading.Event()
+
+    @service.task
+    def work(ctx: Context) -> Next:
+        if not began.is_set():
+            began.set()
+            leave.wait(LIMIT)
+        return result(ctx.attempt)
+
+    lease = timedelta(hours=1)
+    with connect_blocking("memory://") as backend:
+        first = BlockingWorker(backend, service, lease=lease)
+        with first:
+            run = backend.start(publish(work))
+            began.wait(LIMIT)
+            first.close(grace=timedelta(0))
+            first.close()
+        with BlockingWorker(backend, service, lease=lease):
+            attempt = run.result(timeout=LIMIT)
+        leave.set()
+
+    assert attempt == 1
