@@ -280,8 +280,9 @@ async def _within(task: Task[..., Any, Any], awaitable: Awaitable[object]) -> ob
     """Await a handler for as long as its task allows."""
     if task.timeout is None:
         return await awaitable
+    limit = asyncio.timeout(task.timeout.total_seconds())
     try:
-        async with asyncio.timeout(task.timeout.total_seconds()) as limit:
+        async with limit:
             return await awaitable
     except TimeoutError:
         if limit.expired():

@@ -48,7 +48,7 @@ __all__ = ["PURGED", "SWEEP", "BlockingPaired", "Paired"]
 
 SWEEP = 256  # timers fired per exchange: more than a worker's usual batch, and still a short script
 PURGED = "purged"
-_PURGE = 256  # calls dropped per round trip
+_PURGE = 256  # calls drained per round trip
 
 
 class Apply(Struct, frozen=True):
@@ -78,11 +78,10 @@ class Drain(Struct, frozen=True):
     limit: int
 
 
-class Timed(Struct, frozen=True):
-    """Ask the store which calls of a service wait for their time."""
+class Purge(Struct, frozen=True):
+    """Have the store drop what waits of a service."""
 
     service: str
-    limit: int
 
 
 class Ack(Struct, frozen=True):
@@ -97,7 +96,7 @@ class Reject(Struct, frozen=True):
     deliveries: Sequence[Delivery]
 
 
-Effect: TypeAlias = Apply | Publish | Receive | Drain | Timed | Ack | Reject
+Effect: TypeAlias = Apply | Publish | Receive | Drain | Purge | Ack | Reject
 
 
 @attrs.define
@@ -232,7 +231,8 @@ def _forget(deliveries: Sequence[Delivery]) -> Steps[Effect, None]:
 
 
 def _purge(service: str) -> Steps[Effect, int]:
-    count = 0
+    count: int = yield Purge(service)
+    # Mostly copies of what is gone now; and, while others publish, of calls that are new.
     deliveries: list[Delivery] = yield Drain(service, _PURGE)
     while deliveries:
         drops = [
@@ -240,22 +240,11 @@ def _purge(service: str) -> Steps[Effect, int]:
             for one in deliveries
             for message in one.messages
         ]
-        count += yield from _drop(drops)
+        replies = yield from _apply(drops)
+        count += replies.count(Answer.DONE)
         yield from _forget(deliveries)
         deliveries = yield Drain(service, _PURGE)
-    while names := (yield Timed(service, _PURGE)):
-        dropped = yield from _drop(
-            [Drop(run_id, call_id, dead=False, reason=PURGED) for run_id, call_id in names],
-        )
-        count += dropped
-        if not dropped:
-            break  # all of them have moved on since
     return count
-
-
-def _drop(drops: Sequence[Command]) -> Steps[Effect, int]:
-    replies = yield from _apply(drops)
-    return replies.count(Answer.DONE)
 
 
 @attrs.define
@@ -327,8 +316,8 @@ class Paired:
                 await self._broker.reject(deliveries)
             case Drain(service, limit):
                 return await self._broker.drain(service, limit)
-            case Timed(service, limit):
-                return await self._store.timed(service, limit)
+            case Purge(service):
+                return await self._store.purge(service)
         return None
 
 
@@ -401,8 +390,8 @@ class BlockingPaired:
                 self._broker.reject(deliveries)
             case Drain(service, limit):
                 return self._broker.drain(service, limit)
-            case Timed(service, limit):
-                return self._store.timed(service, limit)
+            case Purge(service):
+                return self._store.purge(service)
         return None
 
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command, Granted, Message, Reply
-from pwf_core.ids import CallId, ClaimId, RunId
+from pwf_core.ids import ClaimId, RunId
 from pwf_core.views import DeadLetter, Outcome, RunView
 
 __all__ = [
@@ -168,8 +168,11 @@ class StateStore(Protocol):
         """Return dead letters of *service* (None: of all), oldest first."""
         ...
 
-    async def timed(self, service: str, limit: int) -> list[tuple[RunId, CallId]]:
-        """Return calls of *service* that wait for their time or are parked."""
+    async def purge(self, service: str) -> int:
+        """Drop the calls of *service* that nobody runs and that are not dead; return how many.
+
+        In the order in which they are due. Copies that a broker still has of them run nothing.
+        """
         ...
 
 
@@ -314,7 +317,7 @@ class BlockingStateStore(Protocol):
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]: ...  # noqa: D102
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]: ...  # noqa: D102
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]: ...  # noqa: D102
-    def timed(self, service: str, limit: int) -> list[tuple[RunId, CallId]]: ...  # noqa: D102
+    def purge(self, service: str) -> int: ...  # noqa: D102
 
 
 class BlockingBroker(Protocol):

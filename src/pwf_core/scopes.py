@@ -3,6 +3,9 @@
 A scope counts what is pending directly in it: open calls, joins and inner scopes. A commit adds the
 children before it takes the call away, and what fires takes the place of what it came from, so a
 count reaches zero only when nothing of the scope is still to come, and never cascades.
+
+A scope that lost something (a purged or discarded call) has no complete results to give. It counts
+down all the same, and then goes without firing; for the scope around it, that is a loss, too.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from pwf_core.ids import CallId
 from pwf_core.state import ROOT, RunState, Scope
 
-__all__ = ["enter", "leave", "take_results", "write_result"]
+__all__ = ["enter", "leave", "lose", "take_results", "write_result"]
 
 
 def enter(run: RunState, scope: CallId) -> None:
@@ -22,7 +25,7 @@ def enter(run: RunState, scope: CallId) -> None:
 
 
 def leave(run: RunState, scope: CallId) -> Scope | None:
-    """Count one pending thing less, and return the scope if that was its last: it is to fire.
+    """Count one pending thing less, and return the scope if that was its last: it is over.
 
     The root scope is not returned: a run whose `pending` is 0 is done.
     """
@@ -36,12 +39,18 @@ def leave(run: RunState, scope: CallId) -> Scope | None:
     return run.scopes.pop(scope)
 
 
+def lose(run: RunState, scope: CallId) -> None:
+    """Note that something of *scope* was taken out."""
+    if scope != ROOT:
+        run.scopes[scope].lost += 1
+
+
 def write_result(run: RunState, scope: CallId, member: int, value: bytes) -> None:
     """Give the member of a scope its value; the first write wins."""
     run.results.setdefault((scope, member), value)
 
 
 def take_results(run: RunState, scope: CallId, size: int) -> None:
-    """Forget the values of a scope whose joined call is done."""
+    """Forget the values of a scope that nobody is going to ask for any more."""
     for member in range(size):
         run.results.pop((scope, member), None)

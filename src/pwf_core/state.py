@@ -90,6 +90,7 @@ class Scope:
     Attributes:
         scope, member: Where the gather itself belongs, and its `then` with it.
         size: How many members it has.
+        lost: Calls in it, and inner scopes, that were taken out; with any, it cannot fire.
         pending: Open calls, joins and inner scopes in it.
     """
 
@@ -100,7 +101,8 @@ class Scope:
     scope: CallId
     member: int
     size: int
-    pending: int
+    lost: int = 0
+    pending: int = 0
 
 
 @attrs.define

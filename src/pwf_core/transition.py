@@ -126,9 +126,10 @@ class _Step:
             return Answer.STALE
         if command.generation > call.generation:
             # The store went back in time: it has forgotten what made this copy. Adopt it.
+            call.generation = command.generation
             if call.phase is Phase.DEAD:
                 self._revive(command.call_id, call)
-            call.generation = command.generation
+                self._conclude()
         elif leased:
             return Answer.BUSY
         elif call.phase not in {Phase.QUEUED, Phase.OUTBOX}:
@@ -253,6 +254,7 @@ class _Step:
             self._revive(command.call_id, call)
         self.run.dropped += 1
         self.run.reason = f"{call.address} ({command.call_id}): {command.reason}"
+        scopes.lose(self.run, call.scope)
         self._remove(command.call_id, call)
         self._conclude()
         return Answer.DONE
@@ -393,7 +395,6 @@ class _Step:
             scope=scope,
             member=member,
             size=len(new.members),
-            pending=0,
         )
         if not new.members:
             self._make(then.call_id, record, gathered=0)
@@ -404,10 +405,15 @@ class _Step:
             self._add(call, then.call_id, number)
 
     def _leave(self, scope: CallId) -> None:
-        fired = scopes.leave(self.run, scope)
-        if fired is not None:
-            self._make(scope, fired, gathered=fired.size)
-            self._leave(fired.scope)  # the gather's own place, after its call has taken one
+        over = scopes.leave(self.run, scope)
+        if over is None:
+            return
+        if over.lost:
+            scopes.take_results(self.run, scope, over.size)
+            scopes.lose(self.run, over.scope)
+        else:
+            self._make(scope, over, gathered=over.size)
+        self._leave(over.scope)  # the gather's own place, after its call has taken one
 
     def _make(
         self,

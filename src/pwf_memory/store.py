@@ -9,7 +9,7 @@ import attrs
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command
-from pwf_core.ids import CallId, RunId
+from pwf_core.ids import RunId
 from pwf_core.ports import Applied, BlockingWatch, Watch
 from pwf_core.state import Rules
 from pwf_core.views import DeadLetter, RunView
@@ -58,9 +58,9 @@ class MemoryStateStore:
         """See `StateStore.dead_letters`."""
         return self.tables.dead_letters(service, limit)
 
-    async def timed(self, service: str, limit: int) -> list[tuple[RunId, CallId]]:
-        """See `StateStore.timed`."""
-        return self.tables.timed(service, limit)
+    async def purge(self, service: str) -> int:
+        """See `StateStore.purge`."""
+        return self.tables.purge(service)
 
 
 @attrs.define
@@ -96,6 +96,6 @@ class BlockingMemoryStateStore:
         """See `StateStore.dead_letters`."""
         return self.tables.dead_letters(service, limit)
 
-    def timed(self, service: str, limit: int) -> list[tuple[RunId, CallId]]:
-        """See `StateStore.timed`."""
-        return self.tables.timed(service, limit)
+    def purge(self, service: str) -> int:
+        """See `StateStore.purge`."""
+        return self.tables.purge(service)

@@ -42,7 +42,7 @@ from pwf_core.paired import PURGED, SWEEP
 from pwf_core.ports import Applied, Clock, Exchanged, Take
 from pwf_core.state import Rules, RunState, view
 from pwf_core.transition import transition
-from pwf_core.views import DeadLetter, Outcome, Phase, RunView
+from pwf_core.views import DeadLetter, Outcome, RunView
 from pwf_memory.clock import SystemClock
 
 __all__ = ["KEY_GRACE_MS", "Tables"]
@@ -153,35 +153,22 @@ class Tables:
                 letters.append(letter)
         return letters
 
-    def timed(self, service: str, limit: int) -> list[tuple[RunId, CallId]]:
-        """See `StateStore.timed`."""
-        found: list[tuple[RunId, CallId]] = []
-        with self._lock:
-            for run_id, name in self._timers:
-                if len(found) == limit:
-                    break
-                call = self.runs[run_id].calls.get(CallId(name))
-                if (
-                    call is not None
-                    and call.phase in {Phase.TIMED, Phase.PARKED}
-                    and service_of(call.address) == service
-                ):
-                    found.append((run_id, CallId(name)))
-        return found
-
     def purge(self, service: str) -> int:
-        """See `Backend.purge`."""
+        """See `Backend.purge` and `StateStore.purge`."""
         with self._lock:
-            count, queue = 0, self.queues[service]
-            # What is dropped can make calls of the same service: those of a gather, say.
-            while names := [
-                *((message.run_id, message.call_id) for message in queue),
-                *self.timed(service, len(self._timers)),
-            ]:
-                queue.clear()
-                drops = [Drop(*name, dead=False, reason=PURGED) for name in names]
-                count += self.apply(drops).replies.count(Answer.DONE)
-            return count
+            timed = sorted((due_ms, *name) for name, due_ms in self._timers.items())
+            names = [
+                *((message.run_id, message.call_id) for message in self.queues[service]),
+                *((run_id, CallId(call_id)) for _, run_id, call_id in timed),
+            ]
+            self.queues[service].clear()
+            drops = [
+                Drop(run_id, call_id, dead=False, reason=PURGED)
+                for run_id, call_id in names
+                if (call := self.runs[run_id].calls.get(call_id)) is not None
+                and service_of(call.address) == service
+            ]
+            return self.apply(drops).replies.count(Answer.DONE)
 
     @contextmanager
     def on_work(self, services: Sequence[str], wake: Callable[[], None]) -> Iterator[None]:

@@ -50,17 +50,26 @@ async def connect(options: Options, name: str) -> _AioLink:
 
 
 async def _open(options: Options, name: str) -> AbstractConnection:
-    return await aio_pika.connect(
+    url = aio_pika.connection.make_url(
         host=options.host,
         port=options.port,
         login=options.username,
         password=options.password,
         virtualhost=options.vhost,
         ssl=options.tls,
-        ssl_context=options.ssl_context(),
-        client_properties={"connection_name": name},
         heartbeat=str(options.heartbeat),
     )
+    connection = aio_pika.Connection(
+        url,
+        ssl_context=options.ssl_context(),
+        client_properties={"connection_name": name},
+    )
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.close()  # otherwise it would try to as garbage, maybe without a loop
+        raise
+    return connection
 
 
 class _AioLink:

@@ -27,6 +27,8 @@ __all__ = ["Outlet", "Parcel"]
 _WORKING = 1.0 - ASKING
 _CONFIRMING = 0.5  # of which the server has this for its confirms
 
+_CAME_BACK = (Sent.RETURNED, Sent.REFUSED)
+
 _log = logging.getLogger("pwf_rabbit")
 
 
@@ -73,7 +75,10 @@ class Outlet:
         return confirmed
 
     async def send(self, parcels: Sequence[Parcel]) -> list[Sent]:
-        """Send everything, and once more what came back for want of a queue.
+        """Send everything, and once more what came back.
+
+        Either its queue was deleted, or is too young: a quorum queue refuses now and then what
+        reaches it right after it was made.
 
         Raises:
             BrokerUnavailableError: If nothing is known about any of them.
@@ -88,12 +93,15 @@ class Outlet:
                     # What is sent now would pile up in buffers, be repeated, and pile up again.
                     raise self.blocked()
                 sent = await self._attempt(link, parcels)
-                again = [item for item, one in enumerate(sent) if one is Sent.RETURNED]
+                again = [item for item, one in enumerate(sent) if one in _CAME_BACK]
                 if again:
                     self._known.difference_update(parcels[item].queue.name for item in again)
                     repeated = await self._attempt(link, [parcels[item] for item in again])
                     for item, outcome in zip(again, repeated, strict=True):
                         sent[item] = outcome
+            for parcel, outcome in zip(parcels, sent, strict=True):
+                if outcome is not Sent.CONFIRMED:
+                    self._complain(parcel.queue, f"is not confirmed: {outcome.value}")
         except TimeoutError as error:
             await self.supervisor.doubt()
             raise self._unavailable("did not answer in time") from error
@@ -134,11 +142,9 @@ class Outlet:
             future.cancel()
         if late:
             await self.supervisor.doubt()
-        sent = [Sent.REFUSED] * len(parcels)
+        sent = [Sent.UNKNOWN] * len(parcels)
         for item, future in futures.items():
             sent[item] = Sent.UNKNOWN if future in late else future.result()
-            if sent[item] not in (Sent.CONFIRMED, Sent.RETURNED):
-                self._complain(parcels[item].queue, f"is not confirmed: {sent[item].value}")
         return sent
 
     def _complain(self, queue: Queue, what: str) -> None:

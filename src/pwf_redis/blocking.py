@@ -13,7 +13,7 @@ from pwf_core.adapters import Settings
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command, Reply
 from pwf_core.errors import StoreUnavailableError
-from pwf_core.ids import CallId, RunId
+from pwf_core.ids import RunId
 from pwf_core.ports import Applied, BlockingWatch, Exchanged, Take
 from pwf_core.steps import Steps, drive
 from pwf_core.views import DeadLetter, RunView
@@ -139,9 +139,9 @@ class BlockingRedisStateStore:
         """See `StateStore.dead_letters`."""
         return self._client.run(self.operations.dead_letters(service, limit))
 
-    def timed(self, service: str, limit: int) -> list[tuple[RunId, CallId]]:
-        """See `StateStore.timed`."""
-        return self._client.run(self.operations.timed(service, limit))
+    def purge(self, service: str) -> int:
+        """See `StateStore.purge`."""
+        return self._client.run(self.operations.purge_waiting(service))
 
 
 @attrs.define

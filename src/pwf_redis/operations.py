@@ -19,7 +19,7 @@ from pwf_core.paired import PURGED, SWEEP
 from pwf_core.ports import Applied, Exchanged, Take
 from pwf_core.state import Rules
 from pwf_core.steps import Steps
-from pwf_core.views import DeadLetter, Phase, RunView
+from pwf_core.views import DeadLetter, RunView
 from pwf_redis import codec, records
 from pwf_redis.checks import Facts, check, check_format
 from pwf_redis.codec import Done, Refused
@@ -208,34 +208,18 @@ class Operations:
             )
         return letters
 
-    def timed(self, service: str, limit: int) -> Steps[Round, list[tuple[RunId, CallId]]]:
-        """See `StateStore.timed`."""
-        names: list[tuple[RunId, CallId]] = []
-        start: int | None = 0
-        while start is not None and len(names) < limit:
-            found, start = yield from self._timed(service, start)
-            names += found
-        return names[:limit]
-
-    def _timed(
-        self,
-        service: str,
-        start: int,
-    ) -> Steps[Round, tuple[list[tuple[RunId, CallId]], int | None]]:
-        """Look at one page of `due`; return what waits there for *service*, and the next page."""
-        page = yield from ask("ZRANGE", self.keys.due, start, start + _PAGE - 1)
-        names = [parse_member(member) for member in page]
-        wanted = [(run_id, call_id) for run_id, call_id, of in names if of == service and call_id]
-        if wanted:
-            rows = yield Round(
-                [("HGET", self.keys.run(run_id), f"c:{call_id}") for run_id, call_id in wanted],
+    def purge_waiting(self, service: str) -> Steps[Round, int]:
+        """See `StateStore.purge`."""
+        count = start = 0
+        # What was dropped has left the index, and what came after it has moved up.
+        while page := (yield from ask("ZRANGE", self.keys.due, start, start + _PAGE - 1)):
+            names = [parse_member(member) for member in page]
+            dropped = yield from self._drop(
+                [(run_id, call_id) for run_id, call_id, of in names if of == service and call_id],
             )
-            wanted = [
-                name
-                for name, record in zip(wanted, rows, strict=True)
-                if record and records.decode_call(record).phase in {Phase.TIMED, Phase.PARKED}
-            ]
-        return wanted, start + len(page) if page else None
+            count += dropped
+            start += len(page) - dropped
+        return count
 
     # -- queues (fused) -------------------------------------------------------------------------
 
@@ -251,14 +235,7 @@ class Operations:
         while entries := (yield from ask("XRANGE", queue, "-", "+", "COUNT", _PAGE)):
             count += yield from self._drop([name for one in entries for name in _names(one)])
             yield from ask("XDEL", queue, *(entry_id for entry_id, _ in entries))
-        start: int | None = 0
-        while start is not None:
-            names, following = yield from self._timed(service, start)
-            dropped = yield from self._drop(names)
-            count += dropped
-            # What was dropped has left the index, and what came after it has moved up.
-            start = following - dropped if following is not None else None
-        return count
+        return count + (yield from self.purge_waiting(service))
 
     def _drop(self, names: Sequence[tuple[RunId, CallId]]) -> Steps[Round, int]:
         if not names:

@@ -11,7 +11,7 @@ import attrs
 from pwf_core.adapters import Settings
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command
-from pwf_core.ids import CallId, RunId
+from pwf_core.ids import RunId
 from pwf_core.ports import Applied, Watch
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis.client import Client, operations_for
@@ -65,6 +65,6 @@ class RedisStateStore:
         """See `StateStore.dead_letters`."""
         return await self._client.run(self.operations.dead_letters(service, limit))
 
-    async def timed(self, service: str, limit: int) -> list[tuple[RunId, CallId]]:
-        """See `StateStore.timed`."""
-        return await self._client.run(self.operations.timed(service, limit))
+    async def purge(self, service: str) -> int:
+        """See `StateStore.purge`."""
+        return await self._client.run(self.operations.purge_waiting(service))

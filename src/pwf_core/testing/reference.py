@@ -54,6 +54,7 @@ from pwf_core.effects import (
 )
 from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.names import service_of
+from pwf_core.paired import PURGED
 from pwf_core.ports import StateStore
 from pwf_core.state import Rules, RunState, view
 from pwf_core.testing.harness import Harness
@@ -93,6 +94,7 @@ class Reference:
         if sweep:
             due = [(due_ms, *name) for name, due_ms in self.timers.items() if due_ms <= self.now_ms]
             for _, run_id, call_id in sorted(due):
+                del self.timers[run_id, call_id]
                 self._do(Fire(run_id, CallId(call_id)))
         replies = [self._do(command) for command in commands]
         enqueued, self._enqueued = self._enqueued, []
@@ -102,14 +104,15 @@ class Reference:
         """Return how long until the earliest timer."""
         return max(min(self.timers.values()) - self.now_ms, 0) if self.timers else None
 
-    def timed(self, service: str) -> set[tuple[RunId, CallId]]:
-        """Return the calls of *service* that wait for their time or are parked."""
-        return {
-            (run.run_id, call_id)
-            for run in self.runs.values()
-            for call_id, call in run.calls.items()
-            if call.phase in {Phase.TIMED, Phase.PARKED} and service_of(call.address) == service
-        }
+    def purge(self, service: str) -> int:
+        """Drop what waits of *service*, in the order in which it is due; return how many."""
+        names = [
+            (run_id, CallId(call_id))
+            for _, run_id, call_id in sorted((due, *name) for name, due in self.timers.items())
+            if call_id and service_of(self.runs[run_id].calls[CallId(call_id)].address) == service
+        ]
+        drops = [Drop(run_id, call_id, dead=False, reason=PURGED) for run_id, call_id in names]
+        return [self._do(drop) for drop in drops].count(Answer.DONE)
 
     def _do(self, command: Command) -> Reply:
         if isinstance(command, Start):
@@ -299,9 +302,14 @@ class _Machine(RuleBasedStateMachine):
         letters = self.loop.run(self.store.dead_letters(None, _ALL))
         assert set(self.reference.dead) == {(one.run_id, one.call_id) for one in letters}
         assert sorted(one.died_ms for one in letters) == [one.died_ms for one in letters]
-        for service in _SERVICES:
-            listed = self.loop.run(self.store.timed(service, _ALL))
-            assert self.reference.timed(service) == set(listed)
+
+    @rule(service=st.sampled_from(_SERVICES), sure=st.sampled_from([False] * 7 + [True]))
+    def purge(self, service: str, *, sure: bool) -> None:
+        """Purge a service now and then, after what has been collected was sent."""
+        if sure:
+            self.send(sweep=True)
+            assert self.reference.purge(service) == self.loop.run(self.store.purge(service))
+            self._compare(self.runs)
 
     @precondition(lambda self: self.harness.virtual)
     @rule(ticks=st.sampled_from([1, 2, 4, 10, 1001]))

@@ -88,7 +88,7 @@ local OUTBOX, QUEUED, LEASED, TIMED, PARKED, DEAD = 1, 2, 3, 4, 5, 6
 local M_ADDRESS, M_DELAY, M_AT, M_SCOPE, M_MEMBER, M_BODY = 1, 2, 3, 4, 5, 6
 local J_EVENTS, J_EXTERNAL, J_BEFORE, J_MISSING, J_OUTSIDE = 7, 8, 9, 10, 11
 -- The last one of a gather is this script's own: whether it is to be written.
-local S_SIZE, S_PENDING, S_WRITE = 7, 8, 9
+local S_SIZE, S_LOST, S_PENDING, S_WRITE = 7, 8, 9, 10
 
 local DONE, ENDED, LOST, BUSY, STALE, DEFERRED, REFUSED = 0, 1, 2, 3, 4, 5, 6
 

@@ -178,6 +178,17 @@ local function grant(run, call_id, call)
   }
 end
 
+local function lose(run, scope)
+  if scope == '' then return end
+  local record = get_scope(run, scope)
+  record[S_LOST] = record[S_LOST] + 1
+  record[S_WRITE] = true
+end
+
+local function take_results(run, scope, size)
+  for number = 0, size - 1 do put(run, 'r:' .. scope .. ':' .. number, false) end
+end
+
 local function leave(run, scope)
   while scope ~= '' do
     local record = get_scope(run, scope)
@@ -186,7 +197,13 @@ local function leave(run, scope)
     if record[S_PENDING] > 0 then return end
     run.scopes[scope] = nil
     put(run, 's:' .. scope, false)
-    make(run, scope, record, NONE, record[S_SIZE])
+    if record[S_LOST] > 0 then
+      if not record[M_BODY] then put(run, 'b:' .. scope, false) end
+      take_results(run, scope, record[S_SIZE])
+      lose(run, record[M_SCOPE])
+    else
+      make(run, scope, record, NONE, record[S_SIZE])
+    end
     scope = record[M_SCOPE]  -- the gather's own place, after its call has taken one
   end
   count(run, H_PENDING, -1)
@@ -201,7 +218,7 @@ local function remove(run, call_id, call)
   ended_address, ended_id = call[C_ADDRESS], call_id
   count(run, H_LIVE, -1)
   if call[C_DUE] ~= 0 then timers[name_of(run, call_id, call)] = false end
-  for number = 0, call[C_GATHERED] - 1 do put(run, 'r:' .. call_id .. ':' .. number, false) end
+  take_results(run, call_id, call[C_GATHERED])
   leave(run, call[C_SCOPE])
 end
 
@@ -308,7 +325,7 @@ end
 -- new: { call id, address, body, delay_ms, due_ms, count of members } from 2 on; members: a list
 local function add_gather(run, new, members, scope, member)
   local body = stow(run, new[2], ARGV[new[4]])
-  local record = { new[3], new[5], new[6], scope, member, body, #members, 0, true }
+  local record = { new[3], new[5], new[6], scope, member, body, #members, 0, 0, true }
   if #members == 0 then
     make(run, new[2], record, NONE, 0)
     return
@@ -431,8 +448,11 @@ local function claim(run, call_id, generation, claim_id, lease_ms, suspects)
   if generation < call[C_GENERATION] then return STALE end
   if generation > call[C_GENERATION] then
     -- The store went back in time: it has forgotten what made this copy. Adopt it.
-    if call[C_PHASE] == DEAD then revive(run, call_id, call) end
     call[C_GENERATION] = generation
+    if call[C_PHASE] == DEAD then
+      revive(run, call_id, call)
+      conclude(run)
+    end
   elseif leased then
     return BUSY
   elseif call[C_PHASE] ~= QUEUED and call[C_PHASE] ~= OUTBOX then
@@ -574,6 +594,7 @@ act[DROP] = function(run, command)
   if is_dead then revive(run, call_id, call) end
   count(run, H_DROPPED, 1)
   set_reason(run, call[C_ADDRESS] .. ' (' .. call_id .. '): ' .. command[6])
+  lose(run, call[C_SCOPE])
   remove(run, call_id, call)
   conclude(run)
   return DONE

@@ -6,7 +6,7 @@ from pwf_core.commands import Answer, Bury, Drop, Granted, Requeue
 from pwf_core.decisions import NewCall
 from pwf_core.testing.bench import Bench, open_bench
 from pwf_core.testing.harness import Harness, behaviour
-from pwf_core.testing.making import call, commit, decision, gather, join
+from pwf_core.testing.making import LEASE, call, commit, decision, gather, join
 from pwf_core.views import Phase, Status
 
 
@@ -254,21 +254,51 @@ async def test_dead_member_holds_its_gather(harness: Harness[object]) -> None:
 
 
 @behaviour()
-async def test_dropped_member_counts_as_none(harness: Harness[object]) -> None:
-    """A member that was given up lets its gather go on; the run ends as failed all the same."""
+async def test_gather_that_lost_a_member_does_not_fire(harness: Harness[object]) -> None:
+    """Its call would work with a hole in its results; the others finish, and the run fails."""
     bench = await open_bench(harness)
     first, second = await _gather(bench, 2)
-    await bench.commit(second, result=b"\x02")
     await bench.do(Bury(first.run_id, first.call_id, first.claim_id, "boom"))
     drop = Drop(first.run_id, first.call_id, dead=True, reason="discarded")
 
     assert [Answer.DONE, Answer.ENDED] == await bench.do(drop, drop)
+    assert Status.RUNNING is await bench.status(first.run_id)
+    await bench.commit(second, result=b"\x02", calls=[call("work.child")])
+    await bench.commit(await bench.take_one("work.child"))
+    await bench.nothing()
+    view = await bench.view(first.run_id)
+    assert (Status.FAILED, ()) == (view.outcome.status, view.calls)
+    assert "discarded" in view.outcome.reason
+
+
+@behaviour()
+async def test_loss_reaches_outer_gathers(harness: Harness[object]) -> None:
+    """An inner gather that cannot fire is a loss for the outer one; what is beside them goes on."""
+    bench = await open_bench(harness)
+    root = await bench.begin()
+    large = b"\xc4" + bytes([255]) * 2000
+    outer, beside = call("work.outer"), call("work.beside")
+    gathers = [
+        gather(outer, then=call("work.lost", large)),
+        gather(beside, then=call("work.then")),
+    ]
+    await bench.commit(root, gathers=gathers)
+    grants = {grant.address: grant for grant in await bench.take(2)}
+    inner = [call("work.inner"), call("work.inner", delay_ms=LEASE)]
+    await bench.commit(
+        grants["work.outer"], gathers=[gather(*inner, then=call("work.lost", large))]
+    )
+    await bench.commit(await bench.take_one("work.inner"), result=b"\x01")
+    drop = Drop(root.run_id, inner[1].call_id, dead=False, reason="purged")
+
+    assert [Answer.DONE] == await bench.do(drop)
+    await bench.commit(grants["work.beside"], result=b"\x07")
     then = await bench.take_one("work.then")
-    assert [None, b"\x02"] == then.results
-    await bench.commit(then, result=b"\x03")
-    outcome = await bench.outcome(first.run_id)
-    assert (Status.FAILED, b"\x03") == (outcome.status, outcome.result)
-    assert "discarded" in outcome.reason
+    assert [b"\x07"] == then.results
+    await bench.commit(then)
+    await bench.nothing()
+    view = await bench.view(root.run_id)
+    assert (Status.FAILED, ()) == (view.outcome.status, view.calls)
 
 
 @behaviour()

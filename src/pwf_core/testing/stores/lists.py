@@ -1,12 +1,13 @@
-"""What a store lists: runs by id, dead letters, and the calls that wait for their time."""
+"""What a store has lists of: runs by id, dead letters, and the calls that wait."""
 
 from __future__ import annotations
 
 from pwf_core.commands import Answer, Bury, Drop, Granted, Postponement, Requeue
 from pwf_core.ports import StateStore
 from pwf_core.testing.harness import Harness, behaviour
-from pwf_core.testing.making import call, commit, new_run_id, postpone, start
-from pwf_core.testing.stores._desk import begin, do, started, sweep
+from pwf_core.testing.making import call, claim, commit, new_run_id, postpone, start
+from pwf_core.testing.stores._desk import begin, do, started, sweep, view_of
+from pwf_core.views import Status
 
 
 def _bury(grant: Granted, reason: str = "boom") -> Bury:
@@ -24,47 +25,46 @@ async def test_read_keeps_the_order(harness: Harness[StateStore]) -> None:
 
 
 @behaviour()
-async def test_timed_lists_what_waits(harness: Harness[StateStore]) -> None:
-    """Delayed, retried and parked calls of a service are listed; queued and leased ones are not."""
+async def test_purge_drops_what_waits(harness: Harness[StateStore]) -> None:
+    """Queued, unpublished, delayed, retried and parked calls go; leased, dead and others' stay."""
     store = await harness.connect()
-    await started(store)
-    await begin(store)
-    await store.apply([start()])  # in the outbox
-    delayed = start(call(delay_ms=600_000))
+    unpublished, delayed = start(), start(call(delay_ms=600_000))
     other = start(call("other.task", delay_ms=600_000))
-    await store.apply([delayed, other])
-    retried, parked = await begin(store), await begin(store)
+    retried, parked, leased, dead = [await begin(store) for _ in range(4)]
     await do(
         store,
         postpone(retried, delay_ms=600_000),
         postpone(parked, Postponement.PARK, delay_ms=600_000),
+        Bury(dead.run_id, dead.call_id, dead.claim_id, "boom"),
     )
+    queued = await started(store)
+    await store.apply([unpublished, delayed, other])
 
-    expected = {
-        (delayed.run_id, delayed.call.call_id),
-        (retried.run_id, retried.call_id),
-        (parked.run_id, parked.call_id),
-    }
-    listed = await store.timed("work", 100)
-    assert len(expected) == len(listed)
-    assert expected == set(listed)
-    assert [(other.run_id, other.call.call_id)] == await store.timed("other", 100)
-    assert [] == await store.timed("nobody", 100)
+    assert 5 == await store.purge("work")
+    assert 0 == await store.purge("work")
+    for run_id in (
+        retried.run_id, parked.run_id, queued.run_id, unpublished.run_id, delayed.run_id,
+    ):  # fmt: skip
+        view = await view_of(store, run_id)
+        assert (Status.FAILED, ()) == (view.outcome.status, view.calls)
+        assert "purged" in view.outcome.reason
+    assert [Answer.ENDED, Answer.DONE] == await do(store, claim(queued), commit(leased))
+    assert [dead.call_id] == [letter.call_id for letter in await store.dead_letters(None, 10)]
+    assert Status.RUNNING is (await view_of(store, other.run_id)).outcome.status
+    assert 1 == await store.purge("other")
 
 
 @behaviour()
-async def test_timed_keeps_to_its_limit(harness: Harness[StateStore]) -> None:
-    """Not more than asked for; what is dropped makes room for the rest."""
+async def test_purge_of_more_than_a_page(harness: Harness[StateStore]) -> None:
+    """However many there are, and however they lie among calls of other services."""
     store = await harness.connect()
-    await store.apply([start(call(delay_ms=600_000)) for _ in range(5)])
-    seen = 0
-    while names := await store.timed("work", 2):
-        assert len(names) <= 2
-        drops = [Drop(run_id, call_id, dead=False, reason="x") for run_id, call_id in names]
-        assert [Answer.DONE] * len(names) == await do(store, *drops)
-        seen += len(names)
+    for number in range(4):
+        service = ("work", "other")[number % 2]
+        delay = 600_000 + number * 1000
+        await store.apply([start(call(f"{service}.task", delay_ms=delay)) for _ in range(300)])
 
-    assert 5 == seen
+    assert 600 == await store.purge("work")
+    assert 600 == await store.purge("other")
     assert [] == await sweep(store)
 
 
@@ -126,7 +126,7 @@ async def test_committed_is_on_no_list(harness: Harness[StateStore]) -> None:
     grant = await begin(store)
     await do(store, commit(grant))
 
-    assert [] == await store.timed("work", 10)
+    assert 0 == await store.purge("work")
     assert [] == await store.dead_letters(None, 10)
     (view,) = await store.read([grant.run_id])
     assert view is not None
