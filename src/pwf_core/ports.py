@@ -232,7 +232,10 @@ class Broker(Protocol):
         ...
 
     async def drain(self, service: str, limit: int) -> list[Delivery]:
-        """Return up to *limit* waiting deliveries straight from the queue; empty if it is empty."""
+        """Return up to *limit* waiting deliveries straight from the queue; empty if it is empty.
+
+        What is on its way to a consumer just then is not among them.
+        """
         ...
 
 

@@ -1,11 +1,13 @@
 """Calls in envelopes: which messages share an AMQP message, and what a delivered body holds.
 
 A confirm, a delivery and an ack cost the server the same however many calls an AMQP message names,
-so the calls of one batch to one service travel together. Each is claimed and settled on its own.
+so the calls of one batch to one service travel together; as many in one as there are envelopes, so
+that a few slow calls are spread over the workers. Each is claimed and settled on its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
@@ -17,9 +19,8 @@ from pwf_core.wire import decode_messages, encode_messages
 
 __all__ = ["CALLS", "Envelope", "pack", "unpack"]
 
-# A worker takes a few dozen calls at a time: more in one envelope would sit in one worker while
-# others have nothing to do. It also bounds the bytes: an entry has at most 300, so an envelope stays
-# far below the 256 KiB that a broker moves without noticing.
+# The most in one envelope. An entry has at most 300 bytes, so that an envelope stays far below the
+# 256 KiB that a broker moves without noticing.
 CALLS = 32
 
 
@@ -59,4 +60,5 @@ def unpack(body: bytes) -> tuple[tuple[Message, ...], str]:
 
 
 def _chunks(items: Sequence[int]) -> list[tuple[int, ...]]:
-    return [tuple(items[start : start + CALLS]) for start in range(0, len(items), CALLS)]
+    size = min(math.isqrt(len(items)), CALLS)
+    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]

@@ -2,7 +2,7 @@
 
 Theory of operation. What the server pushes waits in its lane until somebody receives it. A lane can
 end alone (its channel is closed, or its consumer cancelled by the server because the queue was
-deleted) or with the connection. The crew looks every half second whether all lanes are as they
+deleted) or with the connection. The crew looks four times a second whether all lanes are as they
 should be, and raises those that are not. A lane's channel is its epoch: deliveries know the channel
 that they came by, and acking them does nothing once it is closed.
 
@@ -10,9 +10,11 @@ A lane that hears nothing for a while consumes anew, to be on the safe side: whe
 deleted and made anew within some 20 milliseconds, RabbitMQ 3.10 cancels nobody, counts the old
 consumer as one of the new queue, and withholds what it assigns to it, for ever.
 
-A lane whose buffer nobody empties is parked: its channel is closed, so that other workers get what
-it held, until somebody asks for it again. So a worker that is full of slow handlers does not hoard
-work, and no delivery outlives the server's acknowledgement time-out (30 minutes).
+A lane in which something waits for long is parked: its channel is closed, so that other workers get
+what it held, until somebody asks for it again; then with half the prefetch. One that has less than
+its worker has room for gets double. So a worker that is full of slow handlers hoards no work, one
+with quick handlers never waits for the server, and no delivery outlives the server's
+acknowledgement time-out (30 minutes).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import functools
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError, PwfError
@@ -37,8 +39,8 @@ from pwf_rabbit.topology import Queue
 
 __all__ = ["Intake"]
 
-_WATCH = 0.5  # seconds between two looks at the lanes; how late a cancelled consumer is noticed
-_PATIENCE = 30.0  # seconds that a delivery waits here before others may have it
+_WATCH = 0.25  # seconds between two looks at the lanes; how late a cancelled consumer is noticed
+_PATIENCE = 0.25  # seconds that a delivery waits here before others may have it
 _RENEWAL = 20.0  # seconds of silence after which a lane consumes anew, on average
 
 _log = logging.getLogger("pwf_rabbit")
@@ -69,7 +71,7 @@ class Intake:
         """See `Broker.receive`; waits only for consumers that were never tried before."""
         if limit <= 0:
             return []
-        lanes = self._wish(services)
+        lanes = self._wish(services, limit)
         for lane in lanes:
             if not lane.judged.is_set():
                 await self._judgement(lane)
@@ -78,11 +80,14 @@ class Intake:
         taken = self._take(lanes, limit)
         if not taken:
             self.supervisor.check()
+        if sum(len(one.messages) or 1 for one in taken) < limit:
+            for lane in lanes:
+                lane.is_short |= lane.is_exhausted
         return taken
 
     async def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Broker.idle`."""
-        lanes = self._wish(services)
+        lanes = self._wish(services, 1)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while not self._is_closed and not any(lane.has_work for lane in lanes):
@@ -165,22 +170,27 @@ class Intake:
         now = asyncio.get_running_loop().time()
         if lane.is_up and lane.waiting(now) > _PATIENCE:
             lane.parked = True
+            lane.prefetch = max(lane.prefetch // 2, 1)
             await self._end(lane)
         elif lane.is_up and not self._is_due(lane, now):
-            return
+            if lane.is_short:
+                await self._try(lane, self._widen)
         elif not lane.parked and now >= lane.retry_at:
-            try:
-                async with asyncio.timeout(self._options.timeout):
-                    await self._raise(lane, link)
-            except (PwfError, TimeoutError) as error:
-                trouble = translate(error, self._options.where, lane.queue)
-                if not isinstance(trouble, ConfigurationError):
-                    await self.supervisor.doubt()
-                await self._end(lane)
-                self._failed(lane, trouble, now)
-            else:
-                lane.trouble, lane.failures, lane.was_up = None, 0, True
+            await self._try(lane, functools.partial(self._raise, link))
             lane.judged.set()
+
+    async def _try(self, lane: Lane, act: Callable[[Lane], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                await act(lane)
+        except (PwfError, TimeoutError) as error:
+            trouble = translate(error, self._options.where, lane.queue)
+            if not isinstance(trouble, ConfigurationError):
+                await self.supervisor.doubt()
+            await self._end(lane)
+            self._failed(lane, trouble)
+        else:
+            lane.trouble, lane.failures, lane.was_up = None, 0, True
 
     def _is_due(self, lane: Lane, now: float) -> bool:
         """Whether the lane has been silent for so long that it consumes anew."""
@@ -190,15 +200,23 @@ class Intake:
             lane.renew_at = now + _RENEWAL * (0.5 + random.random())  # noqa: S311 -- not in step
         return now >= lane.renew_at
 
-    async def _raise(self, lane: Lane, link: Link) -> None:
+    async def _raise(self, link: Link, lane: Lane) -> None:
         # Always on a fresh channel: an old one may remember another queue of that name.
         await self._end(lane)
         await declare(link, lane.queue)
         channel = await link.channel()
         tray = lane.begin(channel)
-        lane.renew_at = math.inf
+        lane.renew_at, lane.is_short = math.inf, False
         deliver = functools.partial(lane.deliver, tray)
-        await channel.consume(lane.queue, self._options.prefetch, deliver)
+        await channel.consume(lane.queue, lane.prefetch, deliver)
+
+    async def _widen(self, lane: Lane) -> None:
+        """Double what the server may push, by another consumer: each has a prefetch of its own."""
+        tray, more = lane.tray, min(lane.prefetch, self._options.prefetch - lane.prefetch)
+        lane.is_short = False
+        if tray is not None and more > 0:
+            lane.prefetch += more
+            await tray.channel.consume(lane.queue, more, functools.partial(lane.deliver, tray))
 
     async def _end(self, lane: Lane) -> None:
         channel = lane.end()
@@ -207,23 +225,25 @@ class Intake:
                 async with asyncio.timeout(self._options.timeout):
                     await channel.close()
 
-    def _failed(self, lane: Lane, trouble: PwfError, now: float) -> None:
+    def _failed(self, lane: Lane, trouble: PwfError) -> None:
         if str(trouble) != str(lane.trouble):
             _log.warning("service %s is not consumed: %s", lane.service, trouble)
         lane.trouble = trouble
         lane.failures += 1
-        lane.retry_at = now + pause(lane.failures)
+        lane.retry_at = asyncio.get_running_loop().time() + pause(lane.failures)
 
     # What callers wait for.
 
-    def _wish(self, services: Sequence[str]) -> list[Lane]:
+    def _wish(self, services: Sequence[str], limit: int) -> list[Lane]:
         self.supervisor.start()
         lanes = []
         for service in services:
             lane = self._lanes.get(service)
             if lane is None:
                 queue = self._options.topology.queue(service)
-                lane = self._lanes[service] = Lane(service, queue, self._arrived.set)
+                prefetch = min(limit, self._options.prefetch)
+                lane = Lane(service, queue, self._arrived.set, prefetch)
+                self._lanes[service] = lane
                 self._kick.set()
             elif lane.parked:
                 lane.parked = False

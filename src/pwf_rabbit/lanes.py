@@ -79,6 +79,8 @@ class Lane:
         was_up: Whether it has ever been up.
         failures: Attempts that failed in a row.
         retry_at: When to try again, by the loop's clock.
+        prefetch: How many AMQP messages may be here without being acked.
+        is_short: Whether somebody had room for more than that lately.
         parked: Whether it waits to be asked for again before it consumes.
         renew_at: When to consume anew, by the loop's clock, if nothing is delivered before.
     """
@@ -86,6 +88,8 @@ class Lane:
     service: str
     queue: Queue
     arrived: Callable[[], None]
+    prefetch: int
+    is_short: bool = False
     tray: Tray | None = None
     trouble: PwfError | None = None
     judged: asyncio.Event = attrs.field(factory=asyncio.Event)
@@ -105,6 +109,13 @@ class Lane:
     def is_silent(self) -> bool:
         """Whether all that was delivered is acked."""
         return self.tray is not None and not self.tray.ledger
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the server holds back because all that it may push is here, and was received."""
+        return (
+            self.tray is not None and not self.has_work and len(self.tray.ledger) >= self.prefetch
+        )
 
     @property
     def has_work(self) -> bool:

@@ -42,7 +42,7 @@ class Channel(Protocol):
 
     @property
     def is_consuming(self) -> bool:
-        """Whether it has a consumer that the server has not cancelled."""
+        """Whether the server has cancelled none of its consumers."""
         ...
 
     async def declare(self, queue: Queue, *, passive: bool = False) -> None:
@@ -55,7 +55,7 @@ class Channel(Protocol):
         ...
 
     async def consume(self, queue: Queue, prefetch: int, on_delivery: OnDelivery) -> None:
-        """Have deliveries of *queue* handed to *on_delivery*, up to *prefetch* unacked."""
+        """Have deliveries of *queue* handed to *on_delivery*, up to *prefetch* (more) unacked."""
         ...
 
     def publish(self, queue: str, body: bytes, headers: Mapping[str, str]) -> asyncio.Future[Sent]:

@@ -116,7 +116,7 @@ class _AioChannel:
         self._owner = owner  # aio-pika's channel, whose end would be the end of its callbacks
         self._channel = channel
         self._where = where
-        self._consumer: str | None = None
+        self._consumers: set[str | None] = set()
         self._published = 0
 
     @property
@@ -125,7 +125,7 @@ class _AioChannel:
 
     @property
     def is_consuming(self) -> bool:
-        return self.is_open and self._consumer in self._channel.consumers
+        return self.is_open and self._consumers.issubset(self._channel.consumers)
 
     async def declare(self, queue: Queue, *, passive: bool = False) -> None:
         with _translated(self._where, queue):
@@ -145,7 +145,7 @@ class _AioChannel:
         with _translated(self._where, queue):
             await self._channel.basic_qos(prefetch_count=prefetch)
             consuming = await self._channel.basic_consume(queue.name, deliver)
-            self._consumer = consuming.consumer_tag
+            self._consumers.add(consuming.consumer_tag)
 
     def publish(self, queue: str, body: bytes, headers: Mapping[str, str]) -> asyncio.Future[Sent]:
         self._published += 1

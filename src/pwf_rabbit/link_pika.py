@@ -127,7 +127,7 @@ class _PikaChannel:
         self._where = where
         self._channel: Any = None
         self._is_open = False
-        self._consumer = ""
+        self._consumers: set[str] = set()
         self._waiting: set[asyncio.Future[Any]] = set()
         self._got: _Done = _ignore
         self._confirms = Confirms()
@@ -151,7 +151,7 @@ class _PikaChannel:
     @property
     def is_consuming(self) -> bool:
         # pika forgets the tag of a consumer that the server has cancelled.
-        return self._is_open and self._consumer in self._channel.consumer_tags
+        return self._is_open and self._consumers.issubset(self._channel.consumer_tags)
 
     async def declare(self, queue: Queue, *, passive: bool = False) -> None:
         with _translated(self._where, queue):
@@ -170,7 +170,7 @@ class _PikaChannel:
             on_delivery(method.delivery_tag, body)
 
         def start(done: _Done) -> None:
-            self._consumer = self._channel.basic_consume(queue.name, deliver, callback=done)
+            self._consumers.add(self._channel.basic_consume(queue.name, deliver, callback=done))
 
         with _translated(self._where, queue):
             await self._ask(lambda done: self._channel.basic_qos(0, prefetch, callback=done))

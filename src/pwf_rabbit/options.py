@@ -34,9 +34,9 @@ class Options:
         vhost: The virtual host, "/" unless the URL's path names another.
         tls: Whether the connection is encrypted, and the server's certificate verified.
         topology: Names and arguments of queues.
-        prefetch: How many AMQP messages per service may be here without being acked; up to 32 calls
-            travel in each. 64 keeps a worker busy over one round trip when calls travel alone.
-            Lower it where handlers are slow and workers many.
+        prefetch: How many AMQP messages per service may be here at the most without being acked; up
+            to 32 calls travel in each. 64 keeps a worker busy over one round trip when calls travel
+            alone. Where handlers are slow, fewer are fetched, down to one.
         heartbeat: Seconds after which a silent connection counts as lost; 0 never does.
         timeout: Seconds that one operation may take, connecting included.
         driver: The client library; None leaves it to the flavour: aio-pika for the async one, pika

@@ -9,8 +9,6 @@ import pika
 
 from pwf_core.adapters import Settings, Url
 from pwf_core.paired import BlockingPaired, Paired
-from pwf_core.state import Rules
-from pwf_rabbit import intake
 from pwf_rabbit.adapter import adapter
 from pwf_rabbit.topology import Topology
 
@@ -46,15 +44,7 @@ class RabbitBackendHarness(_Redis):
 
 
 class RabbitWorkflowHarness(_RealTime, Driving, RabbitBackendHarness):
-    patience = 1.0  # seconds that a worker without room keeps what the server has pushed to it
-
-    async def open(self, rules: Rules) -> None:
-        await super().open(rules)
-        self.usual, intake._PATIENCE = intake._PATIENCE, self.patience
-
-    async def close(self) -> None:
-        intake._PATIENCE = self.usual
-        await super().close()
+    pass
 
 
 def make_broker(blocking: bool, settings: Settings, url: str) -> Any:

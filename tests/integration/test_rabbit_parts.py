@@ -99,7 +99,7 @@ class TestEnvelopes:
 
         assert sorted(item for one in envelopes for item in one.items) == list(range(150))
         assert all(len(one.items) <= CALLS for one in envelopes)
-        assert len(envelopes) == 6
+        assert len(envelopes) == 2 * 10  # of 8 each, but for the last
         for service in ("aaa", "bbb"):
             numbers = [
                 int(inner.call_id, 16)
@@ -108,6 +108,15 @@ class TestEnvelopes:
                 for inner in unpack(one.body)[0]
             ]
             assert numbers == sorted(numbers)
+
+    @pytest.mark.parametrize(
+        ("calls", "size"), [(1, 1), (3, 1), (4, 2), (20, 4), (1024, 32), (9999, 32)]
+    )
+    def test_are_as_many_as_large(self, calls, size):
+        """A few slow calls are spread over the workers."""
+        sizes = [len(one.items) for one in pack([message("a", n) for n in range(calls)])]
+        assert (sum(sizes), max(sizes)) == (calls, size)
+        assert len(sizes) >= size or size == CALLS
 
     def test_stay_small(self):
         longest = Message("f" * 32, "f" * 32, 2**53, "s" * 100 + "." + "t" * 100)

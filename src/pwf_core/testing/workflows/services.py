@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from pwf_core.context import Context
-from pwf_core.directives import Next, publish, result
+from pwf_core.directives import Next, gather, publish, result
 from pwf_core.errors import RunFailedError
 from pwf_core.service import Service
 from pwf_core.testing.harness import PATIENCE, WorkflowHarness, behaviour
@@ -48,6 +49,46 @@ async def test_workers_share(harness: WorkflowHarness[Any]) -> None:
 
     assert list(range(60)) == results
     assert list(range(60)) == sorted(number for _, number in ran)
+
+
+@behaviour()
+async def test_slow_work_is_shared(harness: WorkflowHarness[Any]) -> None:
+    """A worker that is busy hoards nothing: what it has no room for goes to those that have."""
+    began: set[str] = set()
+    everybody = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    names = ("one", "two", "three")
+
+    def service(name: str) -> Service:
+        work = Service("work")
+
+        @work.task
+        async def slow() -> None:
+            began.add(name)
+            if len(began) == len(names):
+                loop.call_soon_threadsafe(everybody.set)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(everybody.wait(), loop))
+
+        @work.task
+        async def spread() -> Next:
+            return gather([publish("work.slow") for _ in range(4)], then=publish("work.done"))
+
+        @work.task
+        async def done() -> Next:
+            return result("done")
+
+        return work
+
+    async with AsyncExitStack() as stack:
+        for name in names:
+            client = await harness.client()
+            await stack.enter_async_context(
+                harness.worker(client, service(name), concurrency=1, threads=1),
+            )
+        client = await harness.client()
+        run = await client.start(publish("work.spread"))
+
+        assert "done" == await run.result(str, timeout=PATIENCE)
 
 
 @behaviour()
