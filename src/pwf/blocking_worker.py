@@ -7,12 +7,12 @@ handlers. The engine is shared under a lock; nothing waits while holding it.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from types import FrameType, TracebackType
@@ -23,6 +23,7 @@ from pwf._ids import new_session
 from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
+from pwf._threads import Threads
 from pwf.blocking import BlockingClient
 from pwf.logs import CurrentCall, current_call
 from pwf_core.engine import Exchange, RunningCall
@@ -73,7 +74,7 @@ class BlockingWorker:
         self._ready = threading.Event()
         self._listen = threading.Event()
         self._closed = threading.Event()
-        self._pool = ThreadPoolExecutor(threads, "pwf-handler")
+        self._pool = Threads()
         self._stack = ExitStack()
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
@@ -142,7 +143,7 @@ class BlockingWorker:
             serving.join(self._options.lease.total_seconds())
         self._closed.set()
         self._listen.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
         self._stack.close()
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -239,7 +240,7 @@ class BlockingWorker:
             )
             timer.daemon = True
             timer.start()
-        self._pool.submit(contextvars.Context().run, self._handle, call, timer)
+        self._pool.run(functools.partial(contextvars.Context().run, self._handle, call, timer))
 
     def _handle(self, call: RunningCall, timer: threading.Timer | None) -> None:
         invoke, grant = call.invoke, call.grant

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +22,7 @@ from pwf._ids import new_session
 from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
+from pwf._threads import Threads
 from pwf.client import Client
 from pwf.logs import CurrentCall, current_call
 from pwf_core.engine import Exchange, RunningCall
@@ -42,7 +43,8 @@ class Worker:
         client: An open connection to the backend.
         services: Whose calls to run.
         concurrency: Calls run at once; 64 by default.
-        threads: Threads for sync handlers; 16 by default.
+        threads: Sync handlers run at once; 16 by default. One that hangs beyond its time-out keeps
+            a thread more, and holds up neither the others nor the end of the process.
         lease: How long a call waits for this worker should it die; 5 seconds by default.
         grace: How long closing waits for handlers before their calls are handed back; 10 seconds
             by default.
@@ -85,7 +87,7 @@ class Worker:
         self._ready: asyncio.Event
         self._hurry: asyncio.Event
         self._slots: asyncio.Semaphore
-        self._threads: ThreadPoolExecutor
+        self._threads = Threads()
         self._tasks: dict[RunningCall, asyncio.Task[None]] = {}
         self._idle: asyncio.Task[None] | None = None
 
@@ -96,7 +98,6 @@ class Worker:
         self._ready = asyncio.Event()
         self._hurry = asyncio.Event()
         self._slots = asyncio.Semaphore(self._options.threads)
-        self._threads = ThreadPoolExecutor(self._options.threads, "pwf-handler")
         async with AsyncExitStack() as stack:
             await self._resources.open_async(stack)
             self._stack = stack.pop_all()
@@ -157,7 +158,7 @@ class Worker:
         finally:
             main.cancel()
             await asyncio.wait([main])
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
             await self._stack.aclose()
         if not main.cancelled():
             main.result()  # raises what stopped it, if it did not end by itself
@@ -265,15 +266,25 @@ class Worker:
         args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
         if is_async(fn):
             return await _within(task, gather_returned(fn(*args, **invoke.kwargs)))
+        async with self._slots:  # the time-out starts with the handler, not with its wait
+            returned = await _within(task, self._in_thread(call_sync, fn, args, invoke.kwargs))
+            return await gather_returned(returned)
+
+    def _in_thread(self, fn: Callable[..., object], *args: object) -> asyncio.Future[object]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[object] = loop.create_future()
         context = contextvars.copy_context()
-        async with (
-            self._slots
-        ):  # the time-out starts with the handler, not with its wait for a thread
-            started = asyncio.get_running_loop().run_in_executor(
-                self._threads,
-                lambda: context.run(call_sync, fn, args, invoke.kwargs),
-            )
-            return await gather_returned(await _within(task, started))
+
+        def job() -> None:
+            try:
+                conclude = functools.partial(future.set_result, context.run(fn, *args))
+            except BaseException as error:  # noqa: BLE001 -- a handler's error ends its attempt
+                conclude = functools.partial(future.set_exception, error)
+            with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+                loop.call_soon_threadsafe(lambda: future.done() or conclude())
+
+        self._threads.run(job)
+        return future
 
 
 async def _within(task: Task[..., Any, Any], awaitable: Awaitable[object]) -> object:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -339,3 +341,42 @@ def test_closing_a_blocking_worker_hands_its_calls_back_at_once() -> None:
         leave.set()
 
     assert attempt == 1
+
+
+@pytest.mark.parametrize("flavour", ["async", "blocking"])
+def test_process_ends_beside_a_hung_handler(flavour: str) -> None:
+    """A sync handler that never returns keeps neither `close` nor the interpreter."""
+    program = f"""
+import asyncio, threading
+from datetime import timedelta
+from pwf import BlockingWorker, Service, Worker, connect, connect_blocking, publish
+
+work, began = Service("work"), threading.Event()
+
+@work.task
+def hang():
+    began.set()
+    threading.Event().wait()
+
+async def main():
+    async with connect("memory://") as backend:
+        worker = Worker(backend, work)
+        async with worker:
+            await backend.start(publish(hang))
+            await asyncio.to_thread(began.wait)
+            await worker.close(grace=timedelta(0))
+
+if {flavour!r} == "async":
+    asyncio.run(main())
+else:
+    with connect_blocking("memory://") as backend:
+        worker = BlockingWorker(backend, work)
+        with worker:
+            backend.start(publish(hang))
+            began.wait()
+            worker.close(grace=timedelta(0))
+print("closed")
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, timeout=LIMIT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("closed\n", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -182,6 +183,32 @@ async def test_timed_out_handler(harness: WorkflowHarness[Any]) -> None:
         run = await client.start(publish(slow))
 
         assert 2 == await run.result(int, timeout=PATIENCE)
+
+
+@behaviour()
+async def test_hung_handlers_hold_up_nobody(harness: WorkflowHarness[Any]) -> None:
+    """Sync handlers cannot be stopped; those that hang beyond their time-out take no one's place."""
+    work = Service("work")
+    release = threading.Event()
+
+    @work.task(retry=Retry(attempts=1), timeout=timedelta(milliseconds=100))
+    def hang() -> None:
+        release.wait(PATIENCE)
+
+    @work.task
+    def fine() -> Next:
+        return result("fine")
+
+    client = await harness.client()
+    async with harness.worker(client, work, threads=1):
+        for _ in range(3):
+            run = await client.start(publish(hang))
+            with pytest.raises(RunFailedError, match=r"did not finish within 0:00:00\.1"):
+                await run.result(timeout=PATIENCE)
+        run = await client.start(publish(fine))
+
+        assert "fine" == await run.result(str, timeout=PATIENCE)
+        release.set()
 
 
 @behaviour()
