@@ -48,7 +48,7 @@ def connect(
             "default" by default.
         retention: How long ended runs stay readable; a day by default. 0 keeps the outcome for
             a minute, for whoever waits for it. In a URL a number with a unit: `30s`, `15m`, `7d`.
-        durability: "standard" (survives the death of any process), or "fsync" (and a power cut).
+        durability: "standard" (a power cut may take the last two seconds), or "fsync" (nothing).
 
     Raises:
         ConfigurationError: If the URL or an option cannot be, or a package is missing.

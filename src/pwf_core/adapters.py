@@ -34,8 +34,11 @@ T = TypeVar("T")
 class Durability(StrEnum):
     """What must be on disk before work counts as accepted."""
 
-    STANDARD = "standard"  # survives the death of any process; a power cut may take the last second
-    FSYNC = "fsync"  # survives a power cut
+    # Survives the death of any process of ours. A power cut may take the last two seconds; so may a
+    # kill of Redis with its usual `appendfsync everysec`, which holds writes back while the disk is
+    # busy.
+    STANDARD = "standard"
+    FSYNC = "fsync"  # survives all of that
 
 
 @attrs.frozen(kw_only=True)

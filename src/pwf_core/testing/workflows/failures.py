@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pwf_core.context import Context
-from pwf_core.directives import Next, gather, publish, result
+from pwf_core.directives import Next, emit, gather, publish, result
 from pwf_core.errors import RunFailedError
 from pwf_core.protocol import PARK_MS
 from pwf_core.retries import Retry
@@ -151,20 +151,51 @@ async def test_process_errors_stop_no_worker(harness: WorkflowHarness[Any]) -> N
     async def recurse() -> None:
         await recurse.fn()
 
+    @work.task(retry=Retry(attempts=1))
+    def stop() -> None:
+        next(iter(()))
+
     @work.task
     async def fine() -> Next:
         return result("fine")
 
     client = await harness.client()
     async with harness.worker(client, work):
-        left, deep = await client.start_many([publish(leave), publish(recurse)])
-        with pytest.raises(RunFailedError, match="SystemExit"):
-            await left.result(timeout=PATIENCE)
-        with pytest.raises(RunFailedError, match="RecursionError"):
-            await deep.result(timeout=PATIENCE)
+        runs = await client.start_many([publish(leave), publish(recurse), publish(stop)])
+        for run, error in zip(runs, ("SystemExit", "RecursionError", "StopIteration"), strict=True):
+            with pytest.raises(RunFailedError, match=error):
+                await run.result(timeout=PATIENCE)
         run = await client.start(publish(fine))
 
         assert "fine" == await run.result(str, timeout=PATIENCE)
+
+
+@behaviour()
+async def test_oversized_decision(harness: WorkflowHarness[Any]) -> None:
+    """A handler that returns more than a MiB is not tried again: it would do the same."""
+    work = Service("work")
+    attempts: list[str] = []
+
+    @work.task(retry=_QUICKLY)
+    async def large(what: str) -> Next:
+        attempts.append(what)
+        value = "x" * 1024 * 1024
+        match what:
+            case "result":
+                return result(value)
+            case "event":
+                return emit("done", value)
+        return publish(large, value)
+
+    client = await harness.client()
+    async with harness.worker(client, work):
+        kinds = ["result", "event", "publish"]
+        runs = await client.start_many([publish(large, kind) for kind in kinds])
+        for run in runs:
+            with pytest.raises(RunFailedError, match="PayloadTooLargeError"):
+                await run.result(timeout=PATIENCE)
+
+    assert kinds == sorted(attempts, key=kinds.index)
 
 
 @behaviour()
