@@ -8,7 +8,17 @@ from pwf.client import Client, Run
 from pwf.connect import connect, connect_blocking
 from pwf.worker import Worker
 from pwf_core.context import Context
-from pwf_core.directives import Directive, Next, Publish, emit, gather, join, publish, result
+from pwf_core.directives import (
+    Directive,
+    Next,
+    Publish,
+    emit,
+    gather,
+    join,
+    publish,
+    result,
+    tolerate,
+)
 from pwf_core.errors import (
     BrokerUnavailableError,
     CodecError,
@@ -18,6 +28,7 @@ from pwf_core.errors import (
     KeyConflictError,
     PayloadTooLargeError,
     PwfError,
+    RunCancelledError,
     RunFailedError,
     RunNotFoundError,
     RunStalledError,
@@ -56,6 +67,7 @@ __all__ = [
     "PwfError",
     "Retry",
     "Run",
+    "RunCancelledError",
     "RunFailedError",
     "RunNotFoundError",
     "RunStalledError",
@@ -75,4 +87,5 @@ __all__ = [
     "join",
     "publish",
     "result",
+    "tolerate",
 ]

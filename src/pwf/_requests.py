@@ -11,19 +11,21 @@ from msgspec import Struct
 
 from pwf._ids import new_run_id
 from pwf_core import values
-from pwf_core.commands import Emit, Reply, Start, Started
+from pwf_core.arguments import SHOWN
+from pwf_core.commands import Cancel, Emit, Reply, Start, Started
 from pwf_core.decide import new_call
-from pwf_core.directives import Publish
+from pwf_core.directives import Publish, emit
 from pwf_core.errors import (
+    ConfigurationError,
     DirectiveError,
     KeyConflictError,
+    RunCancelledError,
     RunFailedError,
     RunNotFoundError,
     RunStalledError,
 )
 from pwf_core.events import Event
 from pwf_core.ids import RunId, root_call_id
-from pwf_core.names import check_event
 from pwf_core.steps import Steps
 from pwf_core.views import Outcome, RunView, Status
 
@@ -31,6 +33,8 @@ __all__ = [
     "RECHECK",
     "Look",
     "Wait",
+    "check_run_id",
+    "make_cancel",
     "make_emit",
     "make_start",
     "make_starts",
@@ -44,6 +48,10 @@ __all__ = [
 
 # A notification can get lost with a connection; a waiting client looks again this often, in seconds.
 RECHECK = 5.0
+# Of a key or a run id: enough for a few UUIDs or a URL, and short beside what a run holds anyway.
+MAX_KEY = 1024
+_LONGEST = timedelta.max.total_seconds()
+_OVER = {Status.FINISHED, Status.FAILED, Status.CANCELLED}
 _JOINS_NAMED = 3  # in the reason of a stalled run; more would bury the first
 
 
@@ -61,17 +69,16 @@ def make_start(first: Publish, key: str | None) -> Start:
     """Return the command that starts a run with *first*.
 
     Raises:
-        DirectiveError: If *first* is no `publish(...)`, or *key* no usable string.
+        DirectiveError: If *first* is no `publish(...)`, or *key* cannot be a key.
     """
     if not isinstance(first, Publish):
         raise DirectiveError(f"start() takes a publish(...) value, not {first!r}.")
-    if key is not None and not (isinstance(key, str) and key):
-        raise DirectiveError(f"A key is a string that is not empty, not {key!r}.")
+    if key is not None:
+        _check_text(key, "A key")
     run_id = new_run_id()
     call = new_call(root_call_id(run_id, first.address), first)
     fingerprint = ""
     if key:
-        values.encode(key, "Key")  # no lone surrogates, and bounded
         fingerprint = blake2b(
             first.address.encode() + b"\0" + first.body, digest_size=16
         ).hexdigest()
@@ -96,16 +103,41 @@ def make_emit(run_id: str, event: Event[Any] | str, payload: object) -> Emit:
     Raises:
         CodecError: If *payload* is not of the event's type, or has no encoding.
         DefinitionError: If no event can have that name.
+        DirectiveError: If *event* is neither an event nor a name, or no run can have that id.
     """
-    if isinstance(event, Event):
-        return Emit(RunId(run_id), event.name, event.encode(payload))
-    name = check_event(event)
-    return Emit(RunId(run_id), name, values.encode(payload, f"Payload of event {name!r}"))
+    made = emit(event, payload)
+    return Emit(check_run_id(run_id), made.event, made.payload)
+
+
+def check_run_id(run_id: object) -> RunId:
+    """Return *run_id* if a run may have it; whether one does, the backend knows.
+
+    Raises:
+        DirectiveError: If it is no text, or none that could be sent.
+    """
+    return RunId(_check_text(run_id, "A run id"))
+
+
+def make_cancel(run_id: RunId, reason: str) -> Cancel:
+    """Return the command that ends a run as cancelled."""
+    return Cancel(run_id, f"cancelled: {reason}" if reason else "cancelled")
 
 
 def seconds(timeout: float | timedelta | None) -> float | None:
-    """Return a time-out in seconds; None stays None."""
-    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    """Return a time-out in seconds; None stays None.
+
+    Raises:
+        ConfigurationError: If it is something else than a time span of 0 or more.
+    """
+    if timeout is None:
+        return None
+    limit = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(limit, bool) or not (isinstance(limit, int | float) and 0 <= limit <= _LONGEST):
+        raise ConfigurationError(
+            "timeout= takes a number of seconds from 0, a timedelta, or None to wait for ever; "
+            f"not {timeout!r}.",
+        )
+    return limit
 
 
 def wait_for_end(run_id: RunId) -> Steps[Look | Wait, Outcome]:
@@ -120,7 +152,7 @@ def wait_for_end(run_id: RunId) -> Steps[Look | Wait, Outcome]:
         if outcome.status.is_final:
             return outcome
         heard: Outcome | None = yield Wait(RECHECK)
-        if heard is not None and heard.status in {Status.FINISHED, Status.FAILED}:
+        if heard is not None and heard.status in _OVER:
             return heard  # with retention 0 there is nothing left to look at
 
 
@@ -151,7 +183,10 @@ def raise_for(run_id: RunId, outcome: Outcome) -> None:
     Raises:
         RunFailedError: If the run failed.
         RunStalledError: If it is stalled.
+        RunCancelledError: If somebody cancelled it.
     """
+    if outcome.status is Status.CANCELLED:
+        raise RunCancelledError(run_id, outcome.reason)
     if outcome.status is Status.FAILED:
         raise RunFailedError(run_id, outcome.reason)
     if outcome.status is Status.STALLED:
@@ -174,8 +209,32 @@ def make_starts(firsts: Iterable[Publish], keys: Iterable[str] | None) -> list[S
     Raises:
         DirectiveError: If one is no `publish(...)`, or there is not one key per start.
     """
-    calls = list(firsts)
-    names: list[str | None] = [None] * len(calls) if keys is None else list(keys)
+    calls = _listed(firsts, "publish(...) values")
+    names: list[str | None] = [None] * len(calls) if keys is None else _listed(keys, "keys")
     if len(names) != len(calls):
         raise DirectiveError(f"start_many() got {len(calls)} starts and {len(names)} keys.")
     return [make_start(first, key) for first, key in zip(calls, names, strict=True)]
+
+
+def _listed(found: Iterable[object], what: str) -> list[Any]:
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise DirectiveError(f"start_many() takes a list of {what}, not {found!r}.")
+    return list(found)
+
+
+def _check_text(text: object, what: str) -> str:
+    if not isinstance(text, str) or not text:
+        raise DirectiveError(
+            f"{what} is a string that is not empty, not {text!r} ({type(text).__name__}).",
+        )
+    shown = repr(text[:SHOWN]) + "…" * (len(text) > SHOWN)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise DirectiveError(f"{what} has no lone surrogates, but {shown} has one.") from error
+    if size > MAX_KEY:
+        raise DirectiveError(
+            f"{what} has at most {MAX_KEY:,} bytes as UTF-8, but {shown} has {size:,}. "
+            "Take a hash of what is longer.",
+        )
+    return text

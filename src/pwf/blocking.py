@@ -52,6 +52,13 @@ class BlockingRun:
             raise RunNotFoundError(self.id)
         return view
 
+    def cancel(self, *, reason: str = "") -> bool:
+        """See `Run.cancel`."""
+        (reply,) = self._client.port.apply([requests.make_cancel(self.id, reason)])
+        if reply is Answer.ENDED:
+            self.status()
+        return reply is Answer.DONE
+
     def wait(self, *, timeout: float | timedelta | None = None) -> Status:
         """See `Run.wait`."""
         return self._end(timeout).status
@@ -162,7 +169,7 @@ class BlockingClient:
 
     def run(self, run_id: str, /) -> BlockingRun:
         """See `Client.run`."""
-        return BlockingRun(RunId(run_id), self)
+        return BlockingRun(requests.check_run_id(run_id), self)
 
     @overload
     def emit(self, run_id: str, event: Event[None], /) -> bool: ...

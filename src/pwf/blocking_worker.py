@@ -7,7 +7,6 @@ handlers. The engine is shared under a lock; nothing waits while holding it.
 from __future__ import annotations
 
 import contextvars
-import functools
 import logging
 import signal
 import threading
@@ -240,7 +239,8 @@ class BlockingWorker:
             )
             timer.daemon = True
             timer.start()
-        self._pool.run(functools.partial(contextvars.Context().run, self._handle, call, timer))
+        context = contextvars.Context()
+        self._pool.run(lambda: context.run(self._handle, call, timer))
 
     def _handle(self, call: RunningCall, timer: threading.Timer | None) -> None:
         invoke, grant = call.invoke, call.grant

@@ -69,6 +69,27 @@ class Run:
             raise RunNotFoundError(self.id)
         return view
 
+    async def cancel(self, *, reason: str = "") -> bool:
+        """End the run as cancelled: what has not started never will, no join or gather fires.
+
+        Handlers that run learn it by `ctx.cancelled`, async ones by being cancelled, when their
+        lease is renewed next; what they return is dropped.
+
+        Args:
+            reason: For people.
+
+        Returns:
+            Whether this ended it; False if it was over before.
+
+        Raises:
+            RunNotFoundError: If it is not known (any more).
+            UnavailableError: If the backend cannot be reached.
+        """
+        (reply,) = await self._port.apply([requests.make_cancel(self.id, reason)])
+        if reply is Answer.ENDED:
+            await self.status()
+        return reply is Answer.DONE
+
     async def wait(self, *, timeout: float | timedelta | None = None) -> Status:
         """Wait until the run is finished, failed or stalled, and return which.
 
@@ -78,6 +99,7 @@ class Run:
         Raises:
             TimeoutError: If it takes longer; the run goes on.
             RunNotFoundError: If it is not known (any more).
+            ConfigurationError: If *timeout* is something else, or negative.
         """
         return (await self._end(timeout)).status
 
@@ -104,6 +126,7 @@ class Run:
             RunStalledError: If nothing is left that could fire its joins.
             RunNotFoundError: If it is not known (any more).
             CodecError: If the value is not of that type.
+            ConfigurationError: As for `wait`.
         """
         outcome = await self._end(timeout)
         requests.raise_for(self.id, outcome)
@@ -182,9 +205,10 @@ class Client:
             first: Its first call, made by `publish`.
             key: Names the run for those who start it: the same key gives the same run, however
                 often and from wherever it is started. It stays known for an hour after the run is
-                deleted.
+                deleted. Any text of up to 1,024 bytes as UTF-8.
 
         Raises:
+            DirectiveError: If *first* is no `publish(...)`, or *key* cannot be a key.
             KeyConflictError: If the key names a run of another task or other arguments.
             StoreFullError: If the backend has no room; nothing was started.
             UnavailableError: If the backend cannot be reached; without a key, nobody knows
@@ -202,6 +226,7 @@ class Client:
         """Start a run for each of *firsts*, many per round trip.
 
         Raises:
+            DirectiveError: As for `start`, or if there is not one key per start; none was started.
             KeyConflictError: If a key names a run of another task or other arguments; the others
                 are started all the same.
             StoreFullError: If the backend has no room; some may have been started.
@@ -215,8 +240,12 @@ class Client:
         ]
 
     def run(self, run_id: str, /) -> Run:
-        """Return the handle of a run, without asking whether it exists."""
-        return Run(RunId(run_id), self.port)
+        """Return the handle of a run, without asking whether it exists.
+
+        Raises:
+            DirectiveError: If no run can have that id.
+        """
+        return Run(requests.check_run_id(run_id), self.port)
 
     @overload
     async def emit(self, run_id: str, event: Event[None], /) -> bool: ...
@@ -233,6 +262,7 @@ class Client:
         Raises:
             RunNotFoundError: If the run is not known (any more).
             CodecError: If *payload* is not of the event's type.
+            DirectiveError: If *event* is no event, or no run can have that id.
             UnavailableError: If the backend cannot be reached; emit it again.
         """
         emit = requests.make_emit(run_id, event, payload)

@@ -17,6 +17,7 @@ from pwf_core.ids import CallId, ClaimId, RunId
 __all__ = [
     "Answer",
     "Bury",
+    "Cancel",
     "Claim",
     "Command",
     "Commit",
@@ -218,6 +219,17 @@ class Drop(Struct, frozen=True):
     reason: str
 
 
+class Cancel(Struct, frozen=True):
+    """End a run as cancelled, with all that is open in it: DONE, or ENDED if it is over.
+
+    Attributes:
+        reason: For people.
+    """
+
+    run_id: RunId
+    reason: str
+
+
 class Message(Struct, frozen=True):
     """What travels through a broker: the name of a call's valid copy; the store has the rest."""
 
@@ -228,6 +240,17 @@ class Message(Struct, frozen=True):
 
 
 Command: TypeAlias = (
-    Start | Claim | Renew | Commit | Postpone | Bury | Emit | Settle | Fire | Requeue | Drop
+    Start
+    | Claim
+    | Renew
+    | Commit
+    | Postpone
+    | Bury
+    | Emit
+    | Settle
+    | Fire
+    | Requeue
+    | Drop
+    | Cancel
 )
 Reply: TypeAlias = Answer | Started | Granted

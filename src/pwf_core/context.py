@@ -10,6 +10,8 @@ import attrs
 from pwf_core import values
 from pwf_core.errors import ConfigurationError
 from pwf_core.events import Event
+from pwf_core.failures import encode as encode_failure
+from pwf_core.failures import reason_in
 from pwf_core.ids import CallId, RunId
 
 __all__ = ["Context", "Events"]
@@ -90,6 +92,12 @@ class Context:
         """The results of the gather's members as builtins, in order; None where one gave none."""
         return self._decode_results(Any)
 
+    @property
+    def failures(self) -> dict[int, str]:
+        """Why members failed that the gather tolerates, by their number; their results are None."""
+        reasons = {number: reason_in(data) for number, data in enumerate(self._results)}
+        return {number: reason for number, reason in reasons.items() if reason is not None}
+
     def results_as(self, type_: type[T], /) -> list[T]:
         """Return the results of the gather's members, each decoded to *type_*, in order.
 
@@ -117,6 +125,7 @@ class Context:
         *,
         events: Mapping[Event[Any] | str, object] | None = None,
         results: Sequence[object] = (),
+        failures: Mapping[int, str] | None = None,
         resources: Sequence[object] = (),
         attempt: int = 1,
         run_id: str = "test-run",
@@ -127,6 +136,7 @@ class Context:
         Args:
             events: Payload by event, as the join would have collected them.
             results: One per member, as the gather would have collected them.
+            failures: Why members failed, by their number; whatever *results* has there.
             resources: What `resource(Type)` finds, by type.
             attempt: 1 for the first execution.
             run_id: Any text.
@@ -150,14 +160,21 @@ class Context:
             call_id=CallId(call_id),
             attempt=attempt,
             events=Events(payloads),
-            results=[values.encode(value, "Result") for value in results],
+            results=[
+                encode_failure(failures[number])
+                if failures and number in failures
+                else values.encode(value, "Result")
+                for number, value in enumerate(results)
+            ],
             find=find,
         )
 
     def _decode_results(self, type_: Any) -> list[Any]:
         return [
             values.decode(
-                values.NONE if data is None else data, type_, f"Result of member {number}"
+                values.NONE if data is None or reason_in(data) is not None else data,
+                type_,
+                f"Result of member {number}",
             )
             for number, data in enumerate(self._results)
         ]

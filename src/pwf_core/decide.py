@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pwf_core.decisions import Decision, NewCall, NewGather, NewJoin
-from pwf_core.directives import Directive, Emit, Gather, Join, Publish, Result
+from pwf_core.directives import UNORDERED, Directive, Emit, Gather, Join, Publish, Result
 from pwf_core.errors import DirectiveError
 from pwf_core.ids import CallId, derive_call_id
 from pwf_core.retries import milliseconds
 
 __all__ = ["decide", "directives_in", "new_call"]
 
+_VALUES = (str, bytes, bytearray, memoryview, Mapping)  # iterable, and a value all the same
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -27,7 +28,12 @@ def directives_in(address: str, returned: object) -> Sequence[Directive]:
         return ()
     if isinstance(returned, Directive):
         return (returned,)
-    if isinstance(returned, Iterable) and not isinstance(returned, (str, bytes, dict)):
+    if isinstance(returned, UNORDERED):
+        raise DirectiveError(
+            f"Task {address!r} returned a {type(returned).__name__}: its order differs between "
+            "attempts, and the ids of what comes next depend on it. Return a list.",
+        )
+    if isinstance(returned, Iterable) and not isinstance(returned, _VALUES):
         found = tuple(returned)
         for item in found:
             if not isinstance(item, Directive):
@@ -63,7 +69,18 @@ def decide(call_id: CallId, address: str, directives: Sequence[Directive]) -> De
             case Join():
                 then = directive.then
                 made = new_call(derive("join", then.address), then)
-                joins.append(NewJoin(made, directive.events, directive.external))
+                late = directive.on_timeout
+                joins.append(
+                    NewJoin(
+                        made,
+                        directive.events,
+                        directive.external,
+                        milliseconds(directive.timeout) if directive.timeout else 0,
+                        new_call(derive_call_id(made.call_id, "timeout", late.address, 0), late)
+                        if late is not None
+                        else None,
+                    ),
+                )
             case Gather():
                 then = directive.then
                 made = new_call(derive("gather", then.address), then)
@@ -71,7 +88,7 @@ def decide(call_id: CallId, address: str, directives: Sequence[Directive]) -> De
                     new_call(derive_call_id(made.call_id, "member", one.address, number), one)
                     for number, one in enumerate(directive.members)
                 )
-                gathers.append(NewGather(made, members))
+                gathers.append(NewGather(made, members, directive.tolerated))
             case Result():
                 if value is not None:
                     raise DirectiveError(

@@ -40,11 +40,15 @@ class NewJoin(Struct, frozen=True):
         then: The call to make once all events have happened.
         events: Distinct event names, in the order given; at least one.
         external: Those of them that come from outside the run.
+        timeout_ms: Wait no longer than this after the commit; 0 for ever.
+        late: The call to make then instead; without one, the join has failed then.
     """
 
     then: NewCall
     events: tuple[str, ...]
     external: tuple[str, ...] = ()
+    timeout_ms: int = 0
+    late: NewCall | None = None
 
 
 class NewGather(Struct, frozen=True):
@@ -53,10 +57,12 @@ class NewGather(Struct, frozen=True):
     Attributes:
         then: The call to make once every member and all their descendants are done.
         members: The calls of the scope, in order.
+        tolerated: How many of them may fail without keeping `then` from being made.
     """
 
     then: NewCall
     members: tuple[NewCall, ...]
+    tolerated: int = 0
 
 
 class Decision(Struct, frozen=True):

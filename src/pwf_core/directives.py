@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 import attrs
 import msgspec
@@ -20,6 +20,7 @@ from pwf_core.names import check_address, check_event
 from pwf_core.tasks import Task
 
 __all__ = [
+    "UNORDERED",
     "Directive",
     "Emit",
     "Gather",
@@ -28,12 +29,17 @@ __all__ = [
     "Publish",
     "Result",
     "Returned",
+    "Tolerance",
     "emit",
     "gather",
     "join",
     "publish",
     "result",
+    "tolerate",
 ]
+
+# No iteration over these: another attempt would find another order, and derive other ids.
+UNORDERED = (set, frozenset)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,19 +119,28 @@ class Join(Directive):
     Attributes:
         events: Distinct names, in the order given.
         external: Those of them that come from outside the run.
+        timeout: Wait no longer than this after the commit.
+        on_timeout: Run this instead then.
     """
 
     events: tuple[str, ...]
     then: Publish
     external: tuple[str, ...] = ()
+    timeout: timedelta | None = None
+    on_timeout: Publish | None = None
 
 
 @attrs.frozen
 class Gather(Directive):
-    """Once all these calls and their descendants are done, run that. Made by `gather`."""
+    """Once all these calls and their descendants are done, run that. Made by `gather`.
+
+    Attributes:
+        tolerated: How many members may fail.
+    """
 
     members: tuple[Publish, ...]
     then: Publish
+    tolerated: int = 0
 
 
 @attrs.frozen(repr=False)
@@ -161,9 +176,15 @@ def publish(task: Any, /, *args: Any, **kwargs: Any) -> Publish:
         CodecError: If an argument is not of the type that the task declares, or has no encoding.
         PayloadTooLargeError: If the encoded arguments are over 1 MiB.
         DefinitionError: If the address cannot be one.
+        DirectiveError: If *task* is neither a task nor an address.
     """
     if isinstance(task, Task):
         return Publish(task.address, task.encode(args, kwargs))
+    if not isinstance(task, str):
+        raise DirectiveError(
+            "publish() takes a task, made by @service.task, or its address 'service.task'; "
+            f"not {task!r} ({type(task).__name__}).",
+        )
     address = check_address(task)
     return Publish(address, arguments.encode_untyped(address, args, kwargs))
 
@@ -180,50 +201,116 @@ def emit(event: Event[Any] | str, payload: Any = None, /) -> Emit:
     Raises:
         CodecError: If *payload* is not of the event's type, or has no encoding.
         PayloadTooLargeError: If the encoded payload is over 1 MiB.
+        DefinitionError: If no event can have that name.
+        DirectiveError: If *event* is neither an event nor a name.
     """
     if isinstance(event, Event):
         return Emit(event.name, event.encode(payload))
-    name = check_event(event)
+    name = _name_of(event, "emit")
     return Emit(name, values.encode(payload, f"Payload of event {name!r}"))
 
 
-def join(*events: Event[Any] | str, then: Publish) -> Join:
+def join(
+    *events: Event[Any] | str,
+    then: Publish,
+    timeout: timedelta | None = None,
+    on_timeout: Publish | None = None,
+) -> Join:
     """Run *then* once all *events* have happened in this run, in whatever order, before or after.
 
     Args:
         events: At least one; the same event twice counts once.
         then: Made by `publish`; its handler sees the payloads in `ctx.events`.
+        timeout: Wait no longer than this after the commit; for ever by default.
+        on_timeout: Made by `publish`; run instead of *then* when the time is over; its handler sees
+            the payloads of those events that have happened. Without it, that is a failure, as if a
+            call had died: the run fails, unless a `gather` around it tolerates that.
 
     Raises:
-        DirectiveError: If there is no event, or *then* is no `publish(...)`.
+        DefinitionError: If no event can have that name.
+        DirectiveError: If there is none, or one that is no event, *then* or *on_timeout* is no `publish(...)`, or
+            *timeout* no time span above 0.
     """
-    names = [event.name if isinstance(event, Event) else check_event(event) for event in events]
+    names = [_name_of(event, "join") for event in events]
     if not names:
         raise DirectiveError("join() needs at least one event; to run a task now, publish it.")
     external = {event.name for event in events if isinstance(event, Event) and event.external}
     distinct = tuple(dict.fromkeys(names))
+    if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
+        raise DirectiveError(f"join(timeout=) takes a timedelta above 0, not {timeout!r}.")
+    if on_timeout is not None:
+        _then(on_timeout, "join", "on_timeout")
+        if timeout is None:
+            raise DirectiveError("join(on_timeout=) needs a timeout as well.")
     return Join(
         distinct,
         _then(then, "join"),
         tuple(name for name in distinct if name in external),
+        timeout,
+        on_timeout,
     )
 
 
-def gather(members: Iterable[Publish], /, *, then: Publish) -> Gather:
+@attrs.frozen
+class Tolerance:
+    """How many members of a gather may fail. Made by `tolerate`."""
+
+    members: int | float
+
+
+def tolerate(members: int | float, /) -> Tolerance:  # noqa: PYI041 -- the two mean different things
+    """Let some members of a gather fail.
+
+    Args:
+        members: How many, as an int; or which share of them, as a float from 0.0 to 1.0.
+
+    Raises:
+        DirectiveError: If it is something else.
+    """
+    match members:
+        case bool():
+            pass
+        case int() if members >= 0:
+            return Tolerance(members)
+        case float() if 0 <= members <= 1:
+            return Tolerance(members)
+    raise DirectiveError(
+        f"tolerate() takes a number of members (an int from 0), or a share of them (a float from "
+        f"0.0 to 1.0), not {members!r}.",
+    )
+
+
+def gather(
+    members: Iterable[Publish],
+    /,
+    *,
+    then: Publish,
+    on_failure: Literal["fail", "collect"] | Tolerance = "fail",
+) -> Gather:
     """Run *then* once all *members*, and all that follows from them, are done.
 
     Args:
         members: Made by `publish`; none at all is fine, and runs *then* at once.
         then: Made by `publish`; its handler sees one result per member in `ctx.results`.
+        on_failure: What a member is to the others of which a call is dead, or was given up.
+            "fail": *then* does not run, and the run fails; the dead letter can be requeued.
+            "collect": its result is None, and `ctx.failures` says why; there is no dead letter.
+            `tolerate(n)`: the latter for so many members, the former for any more.
 
     Raises:
-        DirectiveError: If a member or *then* is no `publish(...)`.
+        DirectiveError: If a member or *then* is no `publish(...)`, *members* is a set, whose order
+            differs between processes, or *on_failure* is none of these.
     """
+    if not isinstance(members, Iterable) or isinstance(members, UNORDERED):
+        raise DirectiveError(
+            "gather() takes publish(...) values in an order that stays, such as a list of them; "
+            f"not {members!r} ({type(members).__name__}).",
+        )
     calls = tuple(members)
     for call in calls:
         if not isinstance(call, Publish):
             raise DirectiveError(f"gather() takes publish(...) values, not {call!r}.")
-    return Gather(calls, _then(then, "gather"))
+    return Gather(calls, _then(then, "gather"), _tolerated(on_failure, len(calls)))
 
 
 def result(value: object, /) -> Result:
@@ -236,10 +323,35 @@ def result(value: object, /) -> Result:
     return Result(values.encode(value, "Result"))
 
 
-def _then(then: Publish, where: str) -> Publish:
+def _name_of(event: object, where: str) -> str:
+    if isinstance(event, Event):
+        return event.name
+    if not isinstance(event, str):
+        raise DirectiveError(
+            f"{where}() takes an Event or its name, not {event!r} ({type(event).__name__}).",
+        )
+    return check_event(event)
+
+
+def _then(then: Publish, where: str, name: str = "then") -> Publish:
     if not isinstance(then, Publish):
-        raise DirectiveError(f"{where}(then=) takes a publish(...) value, not {then!r}.")
+        raise DirectiveError(f"{where}({name}=) takes a publish(...) value, not {then!r}.")
     return then
+
+
+def _tolerated(on_failure: object, size: int) -> int:
+    match on_failure:
+        case "fail":
+            return 0
+        case "collect":
+            return size
+        case Tolerance(members=float(share)):
+            return int(share * size)
+        case Tolerance(members=count):
+            return min(int(count), size)
+    raise DirectiveError(
+        f'gather(on_failure=) takes "fail", "collect" or tolerate(...), not {on_failure!r}.',
+    )
 
 
 def _show(payload: bytes) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "KeyConflictError",
     "PayloadTooLargeError",
     "PwfError",
+    "RunCancelledError",
     "RunFailedError",
     "RunNotFoundError",
     "RunStalledError",
@@ -108,6 +109,20 @@ class RunNotFoundError(PwfError, LookupError):
             "and its retention is over. `connect(..., retention=)` says how long ended runs stay.",
         )
         self.run_id = run_id
+
+
+class RunCancelledError(PwfError):
+    """Somebody has cancelled the run.
+
+    Attributes:
+        run_id: The run.
+        reason: What they said.
+    """
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(f"Run {run_id} was {reason}")
+        self.run_id = run_id
+        self.reason = reason
 
 
 class RunFailedError(PwfError):

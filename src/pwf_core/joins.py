@@ -7,10 +7,11 @@ the joins on *that* event cost.
 
 from __future__ import annotations
 
+from pwf_core.decisions import NewCall
 from pwf_core.ids import CallId
 from pwf_core.state import Join, RunState
 
-__all__ = ["happen", "register"]
+__all__ = ["happen", "lapse", "register"]
 
 
 def register(run: RunState, join_id: CallId, join: Join) -> bool:
@@ -22,6 +23,7 @@ def register(run: RunState, join_id: CallId, join: Join) -> bool:
     join.outside = len([name for name in missing if name in join.external])
     run.joins[join_id] = join
     run.external += join.outside > 0
+    run.timed += join.due_ms is not None
     for name in missing:
         run.waiting.setdefault(name, []).append(join_id)
     return False
@@ -36,10 +38,23 @@ def happen(run: RunState, event: str, payload: bytes) -> list[tuple[CallId, Join
     for join_id in run.waiting.pop(event, ()):
         join = run.joins[join_id]
         join.missing -= 1
-        if event in join.external:
+        if event in join.external and not join.lapsed:
             join.outside -= 1
             run.external -= not join.outside
         if not join.missing:
             del run.joins[join_id]
-            ready.append((join_id, join))
+            run.timed -= join.due_ms is not None
+            if not join.lapsed:
+                ready.append((join_id, join))
     return ready
+
+
+def lapse(run: RunState, join: Join) -> NewCall | None:
+    """Have *join*, whose time is over, never fire; return the call to make instead."""
+    late, join.late = join.late, None
+    join.body = b""
+    join.lapsed = True
+    join.due_ms = None
+    run.timed -= 1
+    run.external -= join.outside > 0
+    return late

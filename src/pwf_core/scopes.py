@@ -4,16 +4,19 @@ A scope counts what is pending directly in it: open calls, joins and inner scope
 children before it takes the call away, and what fires takes the place of what it came from, so a
 count reaches zero only when nothing of the scope is still to come, and never cascades.
 
-A scope that lost something (a purged or discarded call) has no complete results to give. It counts
-down all the same, and then goes without firing; for the scope around it, that is a loss, too.
+A call that is dead or was taken out is a failure of the member that it belongs to, in every scope
+around it. The innermost that tolerates one more failed member notes it in the place of that member's
+result, and goes on; those inside of that one have no complete results to give: they count down all
+the same, and then go without firing.
 """
 
 from __future__ import annotations
 
+from pwf_core import failures
 from pwf_core.ids import CallId
 from pwf_core.state import ROOT, RunState, Scope
 
-__all__ = ["enter", "leave", "lose", "take_results", "write_result"]
+__all__ = ["enter", "fail", "leave", "lose", "take_results", "write_result"]
 
 
 def enter(run: RunState, scope: CallId) -> None:
@@ -39,10 +42,30 @@ def leave(run: RunState, scope: CallId) -> Scope | None:
     return run.scopes.pop(scope)
 
 
+def fail(run: RunState, scope: CallId, member: int, reason: str) -> bool:
+    """Note that a member of *scope* has failed; False if no scope tolerates it: nothing changed."""
+    inner: list[Scope] = []
+    while scope != ROOT:
+        record = run.scopes[scope]
+        before = failures.reason_in(run.results.get((scope, member)))
+        if before is not None or record.failed < record.tolerated:
+            if before is None:
+                record.failed += 1
+                run.results[scope, member] = failures.encode(reason)
+            for one in inner:
+                one.lost = True
+            return True
+        inner.append(record)
+        scope, member = record.scope, record.member
+    return False
+
+
 def lose(run: RunState, scope: CallId) -> None:
-    """Note that something of *scope* was taken out."""
-    if scope != ROOT:
-        run.scopes[scope].lost += 1
+    """Have neither *scope* nor those around it fire."""
+    while scope != ROOT:
+        record = run.scopes[scope]
+        record.lost = True
+        scope = record.scope
 
 
 def write_result(run: RunState, scope: CallId, member: int, value: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import attrs
 
+from pwf_core.decisions import NewCall
 from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.views import CallView, JoinView, Outcome, Phase, RunView, Status
 
@@ -69,6 +70,9 @@ class Join:
     Attributes:
         missing: How many of its events have not happened.
         outside: How many of those come from outside the run.
+        due_ms: When it lapses; None if never, or if it has.
+        late: The call that it makes then instead.
+        lapsed: Whether it has. It stays here, as it is on the lists of those who wait for events.
     """
 
     address: str
@@ -81,6 +85,9 @@ class Join:
     external: tuple[str, ...]
     missing: int = 0
     outside: int = 0
+    due_ms: int | None = None
+    late: NewCall | None = None
+    lapsed: bool = False
 
 
 @attrs.define
@@ -90,7 +97,9 @@ class Scope:
     Attributes:
         scope, member: Where the gather itself belongs, and its `then` with it.
         size: How many members it has.
-        lost: Calls in it, and inner scopes, that were taken out; with any, it cannot fire.
+        tolerated: How many of them may fail without keeping it from firing.
+        failed: How many of those have.
+        lost: Whether something of it failed that it does not tolerate: it is not going to fire.
         pending: Open calls, joins and inner scopes in it.
     """
 
@@ -101,7 +110,9 @@ class Scope:
     scope: CallId
     member: int
     size: int
-    lost: int = 0
+    tolerated: int = 0
+    failed: int = 0
+    lost: bool = False
     pending: int = 0
 
 
@@ -115,6 +126,7 @@ class RunState:
         dead: Dead letters.
         dropped: Calls that were taken out; with any, the run cannot finish but only fail.
         external: Joins that wait for an event from outside.
+        timed: Joins that lapse at some time.
         reason: Why the run failed or stalled, as far as it is known now.
         due_ms: When the run is deleted; None while it goes on.
         waiting: Ids of the joins that miss an event, by event.
@@ -129,6 +141,7 @@ class RunState:
     dead: int = 0
     dropped: int = 0
     external: int = 0
+    timed: int = 0
     reason: str = ""
     due_ms: int | None = None
     calls: dict[CallId, Call] = attrs.field(factory=dict)
@@ -141,6 +154,16 @@ class RunState:
     def outcome(self) -> Outcome:
         """Return how the run stands."""
         return Outcome(self.status, self.results.get((ROOT, 0)), self.reason)
+
+    def clear(self) -> None:
+        """Forget all but how the run ended."""
+        self.calls.clear()
+        self.events.clear()
+        self.joins.clear()
+        self.waiting.clear()
+        self.scopes.clear()
+        result = self.results.get((ROOT, 0))
+        self.results = {} if result is None else {(ROOT, 0): result}
 
 
 def view(run: RunState) -> RunView:
@@ -168,6 +191,7 @@ def view(run: RunState) -> RunView:
                 tuple(name for name in join.events if name not in run.events),
             )
             for call_id, join in run.joins.items()
+            if not join.lapsed
         ),
         events=tuple(run.events),
     )

@@ -19,6 +19,7 @@ class Status(StrEnum):
     STALLED = "stalled"  # nothing is left that could fire its joins
     FINISHED = "finished"  # all is done
     FAILED = "failed"  # a call is dead or was dropped, and nothing else is left to do
+    CANCELLED = "cancelled"  # somebody ended it; nothing is left to do
 
     @property
     def is_final(self) -> bool:

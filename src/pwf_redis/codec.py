@@ -16,6 +16,7 @@ from msgspec import Struct
 from pwf_core.commands import (
     Answer,
     Bury,
+    Cancel,
     Claim,
     Command,
     Commit,
@@ -206,14 +207,22 @@ def _commit(one: Commit, values: _Values, arguments: list[bytes]) -> None:
         values += (event, len(arguments))
     for join in decision.joins:
         _new(join.then, values, arguments)
-        values += (join.events, join.external)
+        values += (join.events, join.external, join.timeout_ms, _late(join.late, arguments))
     for gather in decision.gathers:
         _new(gather.then, values, arguments)
-        values.append(len(gather.members))
+        values += (len(gather.members), gather.tolerated)
         for call in gather.members:
             _new(call, values, arguments)
     for call in decision.calls:
         _new(call, values, arguments)
+
+
+def _late(call: NewCall | None, arguments: list[bytes]) -> object:
+    if call is None:
+        return False
+    values: _Values = []
+    _new(call, values, arguments)
+    return values
 
 
 def _postpone(one: Postpone, values: _Values, _: list[bytes]) -> None:
@@ -248,6 +257,10 @@ def _drop(one: Drop, values: _Values, _: list[bytes]) -> None:
     values += (11, one.run_id, one.call_id, one.dead, _words(one.reason), 0, 0, 0, 0)
 
 
+def _cancel(one: Cancel, values: _Values, _: list[bytes]) -> None:
+    values += (12, one.run_id, _words(one.reason), 0, 0, 0, 0, 0, 0)
+
+
 _ENCODERS: dict[type, Callable[[Any, _Values, list[bytes]], None]] = {
     Start: _start,
     Claim: _claim,
@@ -260,6 +273,7 @@ _ENCODERS: dict[type, Callable[[Any, _Values, list[bytes]], None]] = {
     Fire: _fire,
     Requeue: _requeue,
     Drop: _drop,
+    Cancel: _cancel,
 }
 
 

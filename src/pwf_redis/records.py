@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from pwf_core.decisions import NewCall
 from pwf_core.errors import CodecError
 from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.state import Call, Join, RunState, Scope
@@ -23,6 +24,7 @@ STATUSES = (
     Status.STALLED,
     Status.FINISHED,
     Status.FAILED,
+    Status.CANCELLED,
 )
 PHASES = (Phase.OUTBOX, Phase.QUEUED, Phase.LEASED, Phase.TIMED, Phase.PARKED, Phase.DEAD)
 
@@ -37,6 +39,7 @@ class _Header(msgspec.Struct, array_like=True):
     external: int
     due_ms: int
     events: int
+    timed: int
 
 
 class _Call(msgspec.Struct, array_like=True):
@@ -68,6 +71,17 @@ class _Join(msgspec.Struct, array_like=True):
     before: tuple[str, ...]
     missing: int
     outside: int
+    due_ms: int
+    late: msgspec.Raw  # false, or a `_Late`
+    lapsed: bool
+
+
+class _Late(msgspec.Struct, array_like=True):
+    call_id: str
+    address: str
+    delay_ms: int
+    due_ms: int
+    body: msgspec.Raw
 
 
 class _Scope(msgspec.Struct, array_like=True):
@@ -78,6 +92,9 @@ class _Scope(msgspec.Struct, array_like=True):
     member: int
     body: msgspec.Raw
     size: int
+    tolerated: int
+    failed: int
+    lost: bool
     pending: int
 
 
@@ -103,6 +120,7 @@ _header = _Decoder(_Header)
 _call = _Decoder(_Call)
 _join = _Decoder(_Join)
 _scope = _Decoder(_Scope)
+_late = msgspec.msgpack.Decoder(_Late)
 
 
 def _text(data: bytes | None) -> str:
@@ -192,6 +210,7 @@ def view_of(run_id: RunId, reply: Sequence[object]) -> RunView:
         joins=tuple(
             JoinView(join_id, join.address, tuple(one for one in join.events if one not in names))
             for join_id, join in sorted(found, key=lambda item: item[0])
+            if not join.lapsed
         ),
         events=names,
     )
@@ -236,6 +255,7 @@ def decode_run(run_id: RunId, fields: Mapping[bytes, bytes]) -> RunState:
         dead=header.dead,
         dropped=header.dropped,
         external=header.external,
+        timed=header.timed,
         reason=_text(fields.get(b"y")),
         due_ms=header.due_ms or None,
     )
@@ -252,7 +272,7 @@ def decode_run(run_id: RunId, fields: Mapping[bytes, bytes]) -> RunState:
                 run.events[name.decode()] = value
             case b"j:":
                 join = _join.decode(value)
-                run.joins[_call_id(name)] = _to_join(join, body)
+                run.joins[_call_id(name)] = _to_join(join, body, fields)
                 before[_call_id(name)] = dict(
                     zip(join.events, map(CallId, join.before), strict=True),
                 )
@@ -271,7 +291,15 @@ def decode_run(run_id: RunId, fields: Mapping[bytes, bytes]) -> RunState:
     return run
 
 
-def _to_join(raw: _Join, body: bytes) -> Join:
+def _to_late(raw: msgspec.Raw, fields: Mapping[bytes, bytes]) -> NewCall | None:
+    if bytes(raw) == _FALSE:
+        return None
+    late = _late.decode(raw)
+    body = _payload(late.body, fields.get(f"b:{late.call_id}".encode(), b""))
+    return NewCall(CallId(late.call_id), late.address, body, late.delay_ms, late.due_ms)
+
+
+def _to_join(raw: _Join, body: bytes, fields: Mapping[bytes, bytes]) -> Join:
     return Join(
         address=raw.address,
         body=_payload(raw.body, body),
@@ -283,6 +311,9 @@ def _to_join(raw: _Join, body: bytes) -> Join:
         external=raw.external,
         missing=raw.missing,
         outside=raw.outside,
+        due_ms=raw.due_ms or None,
+        late=_to_late(raw.late, fields),
+        lapsed=raw.lapsed,
     )
 
 
@@ -295,5 +326,8 @@ def _to_scope(raw: _Scope, body: bytes) -> Scope:
         scope=CallId(raw.scope),
         member=raw.member,
         size=raw.size,
+        tolerated=raw.tolerated,
+        failed=raw.failed,
+        lost=raw.lost,
         pending=raw.pending,
     )

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pwf_core.commands import (
     Answer,
     Bury,
+    Cancel,
     Claim,
     Commit,
     Drop,
@@ -274,7 +275,7 @@ def compare(model, real):
 
 ADDRESSES = st.sampled_from(["a.one", "a.two", "b.one"])
 EVENTS = st.sampled_from(["e", "f", "g.ö"])
-PAYLOADS = st.sampled_from([b"", b"\x00'\"\xff", b"x" * 300, b"\x90", b"1"])
+PAYLOADS = st.sampled_from([b"", b"\x00'\"\xff", b"x" * 300, b"y" * 600, b"\x90", b"1"])
 CLAIMS = st.sampled_from(["w:1", "w:2", "v:1"])
 LEASES = st.sampled_from([1, 500, 30_000])
 REASONS = st.sampled_from(["", "boom", "Übel: 'x' \n\t\x00"])
@@ -350,7 +351,8 @@ class Names:
         call = run.calls.get(call_id) if run else None
         kind = draw(
             st.sampled_from(
-                [Start, Claim, Renew, Commit, Postpone, Bury, Emit, Settle, Fire, Requeue, Drop],
+                [Start, Claim, Renew, Commit, Postpone, Bury, Emit, Settle, Fire, Requeue, Drop] * 2
+                + [Cancel],
             ),
         )
         claim_ids = [call.claim_id, "w:1"] if call else ["w:1"]
@@ -358,6 +360,8 @@ class Names:
             return self.start(draw, run_id)
         if kind is Emit:
             return Emit(run_id, draw(EVENTS), draw(PAYLOADS))
+        if kind is Cancel:
+            return Cancel(run_id, draw(REASONS))
         if kind is Drop:
             return Drop(run_id, call_id, draw(st.booleans()), draw(REASONS))
         if kind in {Claim, Settle}:
@@ -376,7 +380,8 @@ class Names:
 
     def make(self, draw, kind, run_id, call_id, claim_id):
         if kind is Fire:
-            return Fire(run_id, draw(st.sampled_from([call_id, call_id, ""])))
+            joins = list(self.model.runs[run_id].joins) if run_id in self.model.runs else []
+            return Fire(run_id, draw(st.sampled_from([call_id, call_id, "", *joins])))
         if kind is Requeue:
             return Requeue(run_id, call_id)
         if kind is Renew:
@@ -416,6 +421,10 @@ class Names:
                     self.new(draw, run_id, parent, "join", ordinals),
                     events := tuple(draw(st.lists(EVENTS, min_size=1, max_size=3, unique=True))),
                     tuple(draw(st.lists(st.sampled_from(events), max_size=2, unique=True))),
+                    timeout_ms := draw(st.sampled_from([0, 0, 300, 900])),
+                    self.new(draw, run_id, parent, "timeout", ordinals)
+                    if timeout_ms and draw(st.booleans())
+                    else None,
                 )
                 for _ in range(draw(many))
             ),
@@ -426,6 +435,7 @@ class Names:
                         self.new(draw, run_id, parent, "member", ordinals)
                         for _ in range(draw(st.integers(0, 3)))
                     ),
+                    draw(st.sampled_from([0, 0, 1, 3])),
                 )
                 for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2])))
             ),

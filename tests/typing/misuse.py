@@ -101,6 +101,8 @@ join(3, then=publish(register, ANN))  # type: ignore
 gather([verified], then=publish(register, ANN))  # type: ignore
 gather(publish(register, ANN), then=publish(register, ANN))  # type: ignore
 gather([publish(register, ANN)])  # type: ignore
+gather([], then=publish(register, ANN), on_failure="ignore")  # type: ignore
+join(verified, then=publish(register, ANN), timeout=3)  # type: ignore
 result()  # type: ignore
 
 # --- what a handler returns ------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from pwf import (
     join,
     publish,
     result,
+    tolerate,
 )
 
 # --- values that travel: attrs classes, dataclasses, msgspec structs, builtins ---------------------
@@ -124,6 +125,13 @@ async def charge(ctx: Context, user: User, cents: int = 1) -> Next:
 def count(n: int) -> Iterator[Directive]:
     for _ in range(n):
         yield publish(verify, "ann@example.org")
+    yield gather([publish(count, n)], then=publish(charge, ANN), on_failure=tolerate(0.1))
+    yield join(
+        "other",
+        then=publish(charge, ANN),
+        timeout=timedelta(days=1),
+        on_timeout=publish(count, 3),
+    )
     yield gather([publish(count, n - 1), publish(count, n=2)], then=publish(charge, ANN))
 
 
@@ -210,6 +218,7 @@ async def clients() -> None:
         assert_type(run, Run)
         assert_type(await run.status(), Status)
         assert_type(await run.wait(timeout=timedelta(seconds=3)), Status)
+        assert_type(await run.cancel(reason="enough"), bool)
         assert_type(await run.result(Count, timeout=3), Count)
         assert_type(await run.result(list[Count]), list[Count])
         assert_type(await run.result(timeout=30), Any)

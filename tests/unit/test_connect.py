@@ -69,6 +69,11 @@ def test_wrong_url_is_one_clear_error(
         ({"retention": timedelta(seconds=-1)}, "0 or more"),
         ({"namespace": "a.b"}, "namespace"),
         ({"durability": "none"}, "durability='none'"),
+        ({"durability": ""}, "durability=''"),
+        ({"namespace": ""}, "namespace ''"),
+        ({"namespace": 5}, "namespace 5"),
+        ({"store": ""}, "not a URL"),
+        ({"store": 5}, "a string, not int"),
     ],
 )
 def test_wrong_option_is_one_clear_error(
@@ -79,6 +84,25 @@ def test_wrong_option_is_one_clear_error(
     """Options are checked as those in the query are."""
     with pytest.raises(ConfigurationError, match=message):
         connect_either("memory://", **options)
+
+
+@pytest.mark.parametrize("url", [5, 0, b"redis://me:s3cret@host"])
+def test_url_is_a_string(connect_either: Callable[..., Any], url: Any) -> None:
+    """Anything else is refused, and not shown: it may hold a password."""
+    with pytest.raises(ConfigurationError, match=f"a string, not {type(url).__name__}") as caught:
+        connect_either(url)
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_missing_adapters_are_installed_by_an_extra(
+    connect_either: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there is nothing to choose from, the error says what to install."""
+    monkeypatch.setattr("pwf.connect.entry_points", lambda **_: ())
+    with pytest.raises(ConfigurationError, match=r"pip install 'pubsub-workflow\[redis\]'"):
+        connect_either("redis://host")
 
 
 def test_memory_refuses_to_promise_what_it_cannot(connect_either: Callable[..., Any]) -> None:

@@ -39,11 +39,19 @@ def test_handlers_return_directives(returned, count):
 
 
 @pytest.mark.parametrize(
-    "returned", [42, "x", b"x", {"a": 1}, [a(), 42], [None], object(), [[a()]]]
+    "returned",
+    [42, "x", "", b"x", bytearray(), {"a": 1}, {}, [a(), 42], [None], object(), [[a()]]],
 )
 def test_anything_else_is_an_error_that_helps(returned):
     """Other values are refused, with the task's name and what to return instead."""
     with pytest.raises(DirectiveError, match=r"work\.task.*result\(value\)"):
+        directives_in("work.task", returned)
+
+
+@pytest.mark.parametrize("returned", [set(), {a()}, frozenset({a(), b()})])
+def test_sets_are_refused(returned):
+    """Another attempt would find another order, and derive other ids."""
+    with pytest.raises(DirectiveError, match=r"work\.task.*Return a list"):
         directives_in("work.task", returned)
 
 

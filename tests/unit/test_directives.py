@@ -43,8 +43,9 @@ def test_publish_checks_arguments():
         publish("work.add", object())
     with pytest.raises(DefinitionError):
         publish("work", 1)
-    with pytest.raises(DefinitionError):
-        publish(7)  # type: ignore[call-overload]
+    for other in (7, None, print, publish(add, 1)):
+        with pytest.raises(DirectiveError, match=r"publish\(\) takes a task"):
+            publish(other)  # type: ignore[call-overload]
 
 
 def test_delays_replace_each_other():
@@ -89,6 +90,8 @@ def test_emit_checks_the_payload():
         emit("paid", object())
     with pytest.raises(DefinitionError):
         emit("")
+    with pytest.raises(DirectiveError, match=r"emit\(\) takes an Event or its name, not 7"):
+        emit(7)  # type: ignore[call-overload]
 
 
 def test_join_takes_distinct_events():
@@ -105,7 +108,7 @@ def test_join_needs_events_and_a_call():
         join(then=publish(add, 1))
     with pytest.raises(DirectiveError, match="then="):
         join(paid, then=add)  # type: ignore[arg-type]
-    with pytest.raises(DefinitionError):
+    with pytest.raises(DirectiveError, match=r"join\(\) takes an Event or its name, not 7"):
         join(7, then=publish(add, 1))  # type: ignore[arg-type]
 
 
@@ -119,6 +122,14 @@ def test_gather_takes_calls():
         gather([add], then=then)  # type: ignore[list-item]
     with pytest.raises(DirectiveError, match="then="):
         gather([], then=None)  # type: ignore[arg-type]
+
+
+def test_gather_takes_calls_in_order():
+    """A single call is no list; and a set has another order in another process."""
+    one = publish(add, 1)
+    for members in (one, 5, None, {one}, frozenset({one})):
+        with pytest.raises(DirectiveError, match="in an order that stays"):
+            gather(members, then=one)  # type: ignore[arg-type]
 
 
 def test_result_is_bounded():

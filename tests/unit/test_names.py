@@ -39,6 +39,12 @@ def test_impossible_names_are_refused(name, says):
         check_name(name, "service")
 
 
+def test_refusal_reads_well():
+    """The kind of name takes no article, whichever it is."""
+    with pytest.raises(DefinitionError, match=r"^The event name is a string, not 5 \(int\)\.$"):
+        check_event(5)
+
+
 def test_events_may_have_dots():
     """The dot is reserved in addresses only."""
     assert "order.paid" == check_event("order.paid")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pwf_core import transition
+from pwf_core import failures, transition
 from pwf_core.adapters import Durability, Settings, Url
 from pwf_core.commands import (
     Answer,
@@ -132,7 +132,7 @@ class TestRequest:
             gathers=(NewGather(CALL, (CALL, CALL)),),
             result=b"\xff",
         )
-        values, payloads = values_of([Commit("r", "c", "w:1", decision)], 2 + 7 + 16 + 5)
+        values, payloads = values_of([Commit("r", "c", "w:1", decision)], 2 + 7 + 16 + 5 + 3)
         numbered = {number: payloads[number - 2] for number in range(2, len(payloads) + 2)}
 
         assert values[10] == 2  # the result
@@ -232,9 +232,16 @@ class TestScripts:
         ]  # fmt: skip
         assert numbers("DONE, ENDED, LOST, BUSY, STALE, DEFERRED, REFUSED") == [*range(7)]
         assert [status.name for status in records.STATUSES] == [
-            "RUNNING", "WAITING", "STALLED", "FINISHED", "FAILED",
+            "RUNNING", "WAITING", "STALLED", "FINISHED", "FAILED", "CANCELLED",
         ]  # fmt: skip
-        assert numbers("RUNNING, WAITING, STALLED, FINISHED, FAILED") == [1, 2, 3, 4, 5]
+        assert numbers("RUNNING, WAITING, STALLED, FINISHED, FAILED, CANCELLED") == [
+            *range(1, 7),
+        ]
+        assert numbers("EXTENSION, FAILURE, LONGEST") == [
+            failures._EXT32,
+            failures._TYPE,
+            failures.LONGEST,
+        ]
         assert [phase.name for phase in records.PHASES] == [
             "OUTBOX", "QUEUED", "LEASED", "TIMED", "PARKED", "DEAD",
         ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from datetime import timedelta
 
 import pytest
@@ -111,6 +112,54 @@ def test_missing_service_is_named() -> None:
 
     with pytest.raises(UnfinishedError, match=r"approval\.ask' is queued"):
         simulation.result()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit()])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_no_error_of_a_handler_stops_the_simulation(error: BaseException, is_async: bool) -> None:  # noqa: FBT001
+    """What is meant for the process or the loop counts as a failed attempt, as in a worker."""
+    service = Service("exits")
+
+    def leave(ctx: Context) -> Next:
+        if ctx.attempt == 1:
+            raise error
+        return result(ctx.attempt)
+
+    async def leave_async(ctx: Context) -> Next:
+        return leave(ctx)
+
+    task = service.task(leave_async if is_async else leave)
+
+    assert simulate(publish(task), service).result(int) == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_interrupt_stops_the_simulation(is_async: bool) -> None:  # noqa: FBT001
+    """Ctrl-C is typed by a person; no attempt is made after it."""
+    service = Service("long")
+    attempts: list[int] = []
+
+    @service.task
+    def work(ctx: Context) -> Next:
+        attempts.append(ctx.attempt)
+        signal.raise_signal(signal.SIGINT)
+        return publish(work)
+
+    @service.task
+    async def work_async(ctx: Context) -> Next:
+        attempts.append(ctx.attempt)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+        return None
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            simulate(publish(work_async if is_async else work), service)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert attempts == [1]
 
 
 def test_works_inside_a_running_loop() -> None:

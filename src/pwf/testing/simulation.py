@@ -114,12 +114,16 @@ class Simulation:
     def result(self, type_: Any = Any, /) -> Any:
         """Return the value that the run was given, decoded to *type_*; None without one.
 
+        A run that waits for events goes on here with the time-outs of its joins.
+
         Raises:
             RunFailedError: If it failed.
             RunStalledError: If nothing is left that could fire its joins.
             UnfinishedError: If it waits for something from outside this simulation.
             CodecError: If the value is not of that type.
         """
+        if self.status is Status.WAITING:
+            self._settle(patient=True)
         outcome = requests.outcome_of(self._run_id, self.view)
         requests.raise_for(self._run_id, outcome)
         if outcome.status is not Status.FINISHED:
@@ -146,16 +150,18 @@ class Simulation:
         self._tables.apply([start])
         self._settle()
 
-    def _settle(self) -> None:
+    def _settle(self, *, patient: bool = False) -> None:
         if _loop_is_running():
-            _in_a_thread(lambda: asyncio.run(self._go_on()))
+            _in_a_thread(lambda: asyncio.run(self._go_on(patient=patient)))
         else:
-            asyncio.run(self._go_on())
+            asyncio.run(self._go_on(patient=patient))
 
-    async def _go_on(self) -> None:
+    async def _go_on(self, *, patient: bool) -> None:
+        goes_on = {Status.RUNNING, Status.WAITING} if patient else {Status.RUNNING}
         async with AsyncExitStack() as stack:
             await self._resources.open_async(stack)
             while True:
+                await asyncio.sleep(0)  # lets Ctrl-C in
                 exchange = self._engine.next_exchange()
                 reply = self._tables.exchange(exchange.commands, exchange.take)
                 for call in self._engine.exchanged(exchange, reply):
@@ -163,9 +169,9 @@ class Simulation:
                 if self._engine.has_conclusions or reply.grants:
                     continue
                 view = self.view
-                if view.outcome.status is not Status.RUNNING or reply.next_due_ms is None:
+                if view.outcome.status not in goes_on or reply.next_due_ms is None:
                     return
-                if all(call.phase is Phase.PARKED for call in view.calls):
+                if view.calls and all(call.phase is Phase.PARKED for call in view.calls):
                     return
                 self._clock.advance(max(reply.next_due_ms, 1))
 
@@ -177,8 +183,12 @@ class Simulation:
         token = current_call.set(CurrentCall(grant.run_id, grant.call_id, grant.address))
         try:
             value = await gather_returned(call_sync(task.fn, args, invoke.kwargs))
-        except Exception as error:  # noqa: BLE001 -- the protocol decides what it means
-            self._engine.raised(call, error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if _is_interrupted():
+                raise
+            self._engine.raised(call, error)  # the protocol decides what it means
         else:
             self._engine.returned(call, value)
         finally:
@@ -212,6 +222,12 @@ def simulate(
     simulation = Simulation(services, resources)
     simulation.start(first)
     return simulation
+
+
+def _is_interrupted() -> bool:
+    """Whether Ctrl-C was typed: `asyncio.run` cancels its task then, and says so afterwards."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _loop_is_running() -> bool:

@@ -56,14 +56,20 @@ def call(
     return NewCall(new_call_id(), address, body, delay_ms, due_ms)
 
 
-def join(*events: str, then: NewCall, external: tuple[str, ...] = ()) -> NewJoin:
+def join(
+    *events: str,
+    then: NewCall,
+    external: tuple[str, ...] = (),
+    timeout_ms: int = 0,
+    late: NewCall | None = None,
+) -> NewJoin:
     """Return a join to be registered."""
-    return NewJoin(then, events, external)
+    return NewJoin(then, events, external, timeout_ms, late)
 
 
-def gather(*members: NewCall, then: NewCall) -> NewGather:
+def gather(*members: NewCall, then: NewCall, tolerated: int = 0) -> NewGather:
     """Return a gather to be opened."""
-    return NewGather(then, members)
+    return NewGather(then, members, tolerated)
 
 
 def start(first: NewCall | None = None, *, key: str = "", fingerprint: str = "") -> Start:

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from pwf_core.commands import (
     Answer,
     Bury,
+    Cancel,
     Claim,
     Command,
     Commit,
@@ -109,7 +110,8 @@ class Reference:
         names = [
             (run_id, CallId(call_id))
             for _, run_id, call_id in sorted((due, *name) for name, due in self.timers.items())
-            if call_id and service_of(self.runs[run_id].calls[CallId(call_id)].address) == service
+            if (call := self.runs[run_id].calls.get(CallId(call_id))) is not None
+            and service_of(call.address) == service
         ]
         drops = [Drop(run_id, call_id, dead=False, reason=PURGED) for run_id, call_id in names]
         return [self._do(drop) for drop in drops].count(Answer.DONE)
@@ -197,7 +199,7 @@ class _Machine(RuleBasedStateMachine):
                 kinds += [self._commit] * 6
                 kinds += [self._claim_again, self._renew, self._postpone, self._bury]
             if self.runs:
-                kinds += [self._emit, self._fire_run]
+                kinds += [self._emit, self._emit, self._fire_run, self._cancel]
             self.batch.append(data.draw(st.sampled_from(kinds))(data))
             if data.draw(st.booleans()):
                 self.send(sweep=sweep)
@@ -262,6 +264,9 @@ class _Machine(RuleBasedStateMachine):
 
     def _fire_run(self, data: st.DataObject) -> Fire:
         return Fire(self._draw(data, self.runs), CallId(""))
+
+    def _cancel(self, data: st.DataObject) -> Cancel:
+        return Cancel(self._draw(data, self.runs), next(self.ids))
 
     def _requeue(self, data: st.DataObject) -> Requeue:
         dead = list(self.reference.dead)
@@ -359,11 +364,13 @@ class _Machine(RuleBasedStateMachine):
         names = st.lists(st.sampled_from(_EVENTS), min_size=1, max_size=3, unique=True)
         events = tuple(data.draw(names))
         external = events[: data.draw(st.integers(0, 1))]
-        return NewJoin(self._call(data), events, external)
+        timeout_ms = self._delay(data)
+        late = self._call(data) if timeout_ms and data.draw(st.booleans()) else None
+        return NewJoin(self._call(data), events, external, timeout_ms, late)
 
     def _gather(self, data: st.DataObject) -> NewGather:
         members = tuple(self._call(data) for _ in range(data.draw(st.integers(0, 3))))
-        return NewGather(self._call(data), members)
+        return NewGather(self._call(data), members, data.draw(st.sampled_from([0, 0, 1, 3])))
 
     def _delay(self, data: st.DataObject) -> int:
         ticks = data.draw(st.sampled_from([0, 0, 0, 1, 3]))

@@ -72,7 +72,8 @@ local UNCLAIMED_MS, MOST_UNCLAIMED = 60000, 4
 local FORMAT = 1
 local H_FORMAT, H_STATUS, H_PENDING, H_LIVE, H_DEAD, H_DROPPED, H_EXTERNAL, H_DUE, H_EVENTS =
   1, 2, 3, 4, 5, 6, 7, 8, 9
-local RUNNING, WAITING, STALLED, FINISHED, FAILED = 1, 2, 3, 4, 5
+local H_TIMED = 10
+local RUNNING, WAITING, STALLED, FINISHED, FAILED, CANCELLED = 1, 2, 3, 4, 5, 6
 
 -- The first two are this script's own: whether the call is to be written, and its member in sorted
 -- sets (false: not needed yet). A small body is part of the record; a larger one (in bytes) has a
@@ -86,9 +87,14 @@ local OUTBOX, QUEUED, LEASED, TIMED, PARKED, DEAD = 1, 2, 3, 4, 5, 6
 
 -- Joins and gathers are made into calls by the same code: M_ is what both have in front.
 local M_ADDRESS, M_DELAY, M_AT, M_SCOPE, M_MEMBER, M_BODY = 1, 2, 3, 4, 5, 6
+-- J_LATE is false, or { call id, address, delay, at, body }: the call made when J_DUE (or 0) is over.
 local J_EVENTS, J_EXTERNAL, J_BEFORE, J_MISSING, J_OUTSIDE = 7, 8, 9, 10, 11
+local J_DUE, J_LATE, J_LAPSED = 12, 13, 14
 -- The last one of a gather is this script's own: whether it is to be written.
-local S_SIZE, S_LOST, S_PENDING, S_WRITE = 7, 8, 9, 10
+local S_SIZE, S_TOLERATED, S_FAILED, S_LOST, S_PENDING, S_WRITE = 7, 8, 9, 10, 11, 12
+
+-- The form of a failure among results: see pwf_core/failures.py.
+local EXTENSION, FAILURE, LONGEST = 201, 80, 4096
 
 local DONE, ENDED, LOST, BUSY, STALE, DEFERRED, REFUSED = 0, 1, 2, 3, 4, 5, 6
 
@@ -347,8 +353,8 @@ end
 
 -- A command is a table; [1] is not used, [2] its kind, [3] its run id. In the request each takes
 -- nine values, filled up at the end; what a commit makes follows it.
-local START, CLAIM, RENEW, COMMIT, POSTPONE, BURY, EMIT, SETTLE, FIRE, REQUEUE, DROP =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local START, CLAIM, RENEW, COMMIT, POSTPONE, BURY, EMIT, SETTLE, FIRE, REQUEUE, DROP, CANCEL =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 local WIDTH = 9
 
 local function read_list(size, width)
@@ -360,12 +366,12 @@ local function read_list(size, width)
 end
 
 local function read_made(command)
-  local emits, joins = read_list(command[7], 2), read_list(command[8], 7)
+  local emits, joins = read_list(command[7], 2), read_list(command[8], 9)
   local gathers, members = NONE, NONE
   if command[9] > 0 then
     gathers, members = {}, {}
     for number = 1, command[9] do
-      gathers[number] = read(6)
+      gathers[number] = read(7)
       members[number] = read_list(gathers[number][7], 5)
     end
   end
@@ -444,7 +450,7 @@ local function read_ahead(commands)
         wish(run, 'e:' .. call_id)
         wish(run, 'w:' .. call_id)
       end
-    elseif kind ~= START and call_id ~= '' then
+    elseif kind ~= START and kind ~= CANCEL and call_id ~= '' then
       read_call(run_id, call_id, kind == CLAIM)
       local run = kind == COMMIT and command[1] and runs[run_id]
       if run and not run.broken and not run.fresh then wish_more(run, command) end

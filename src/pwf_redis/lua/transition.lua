@@ -92,12 +92,17 @@ local function enqueue(run, call_id, call)
   send(run, call_id, call)
 end
 
+-- Note the earliest due time that was set here: somebody may have to wake for it.
+local function await(due, address)
+  if not awaited or due < awaited.due then
+    awaited = { due = due, service = service_of(address) }
+  end
+end
+
 local function schedule(run, call_id, call, delay_ms, phase)
   if delay_ms > 0 then
     wait(run, call_id, call, phase, delay_ms)
-    if not awaited or call[C_DUE] < awaited.due then
-      awaited = { due = call[C_DUE], service = service_of(call[C_ADDRESS]) }
-    end
+    await(call[C_DUE], call[C_ADDRESS])
   else
     enqueue(run, call_id, call)
   end
@@ -178,11 +183,50 @@ local function grant(run, call_id, call)
   }
 end
 
+local function is_failure(result)
+  return result and #result > 5 and string.byte(result) == EXTENSION and string.byte(result, 6) == FAILURE
+end
+
+local function fail_member(run, scope, member, reason)
+  local inner = {}
+  while scope ~= '' do
+    local record = get_scope(run, scope)
+    local field = 'r:' .. scope .. ':' .. member
+    local before = is_failure(get(run, field))
+    if before or record[S_FAILED] < record[S_TOLERATED] then
+      if not before then
+        local text = string.sub(reason, -LONGEST)
+        put(run, field, struct.pack('>BI4B', EXTENSION, #text, FAILURE) .. text)
+        record[S_FAILED] = record[S_FAILED] + 1
+        record[S_WRITE] = true
+      end
+      for _, one in ipairs(inner) do one[S_LOST], one[S_WRITE] = true, true end
+      return true
+    end
+    inner[#inner + 1] = record
+    scope, member = record[M_SCOPE], record[M_MEMBER]
+  end
+  return false
+end
+
 local function lose(run, scope)
-  if scope == '' then return end
-  local record = get_scope(run, scope)
-  record[S_LOST] = record[S_LOST] + 1
-  record[S_WRITE] = true
+  while scope ~= '' do
+    local record = get_scope(run, scope)
+    record[S_LOST], record[S_WRITE] = true, true
+    scope = record[M_SCOPE]
+  end
+end
+
+-- Have a member, of which something is gone for good, fail; or else the run.
+local function fail(run, scope, member, reason)
+  if fail_member(run, scope, member, reason) then return end
+  lose(run, scope)
+  count(run, H_DROPPED, 1)
+  set_reason(run, reason)
+end
+
+local function blame(call_id, address, reason)
+  return address .. ' (' .. call_id .. '): ' .. reason
 end
 
 local function take_results(run, scope, size)
@@ -197,10 +241,9 @@ local function leave(run, scope)
     if record[S_PENDING] > 0 then return end
     run.scopes[scope] = nil
     put(run, 's:' .. scope, false)
-    if record[S_LOST] > 0 then
+    if record[S_LOST] then
       if not record[M_BODY] then put(run, 'b:' .. scope, false) end
       take_results(run, scope, record[S_SIZE])
-      lose(run, record[M_SCOPE])
     else
       make(run, scope, record, NONE, record[S_SIZE])
     end
@@ -233,6 +276,11 @@ local function explain(run, call_id, call, reason)
 end
 
 local function bury(run, call_id, call, reason)
+  local blamed = blame(call_id, call[C_ADDRESS], reason)
+  if fail_member(run, call[C_SCOPE], call[C_MEMBER], blamed) then
+    remove(run, call_id, call)
+    return
+  end
   call[C_PHASE] = DEAD
   call[C_CLAIM] = ''
   call[C_DUE] = 0
@@ -240,7 +288,7 @@ local function bury(run, call_id, call, reason)
   explain(run, call_id, call, reason)
   count(run, H_LIVE, -1)
   count(run, H_DEAD, 1)
-  set_reason(run, call[C_ADDRESS] .. ' (' .. call_id .. '): ' .. reason)
+  set_reason(run, blamed)
   local name = name_of(run, call_id, call)
   timers[name] = false
   letters[name] = now
@@ -261,6 +309,15 @@ local function position(list, wanted)
   end
 end
 
+local function set_join_timer(run, join_id, join, due)
+  timers[run.id .. ':' .. join_id .. ':' .. service_of(join[M_ADDRESS])] = due
+end
+
+local function forget_late(run, join)
+  local late = join[J_LATE]
+  if late and not late[5] then put(run, 'b:' .. late[1], false) end
+end
+
 -- Say whether nothing is missing: the join is to fire now.
 local function register(run, join_id, join)
   local missing, outside = 0, 0
@@ -277,6 +334,11 @@ local function register(run, join_id, join)
   join[J_MISSING], join[J_OUTSIDE] = missing, outside
   put(run, 'j:' .. join_id, join)
   if outside > 0 then count(run, H_EXTERNAL, 1) end
+  if join[J_DUE] > 0 then
+    count(run, H_TIMED, 1)
+    set_join_timer(run, join_id, join, join[J_DUE])
+    await(join[J_DUE], join[M_ADDRESS])
+  end
   return false
 end
 
@@ -291,13 +353,13 @@ local function emit(run, event, payload)
   while join_id ~= '' do
     local join = get(run, 'j:' .. join_id)
     join[J_MISSING] = join[J_MISSING] - 1
-    if position(join[J_EXTERNAL], event) then
+    if position(join[J_EXTERNAL], event) and not join[J_LAPSED] then
       join[J_OUTSIDE] = join[J_OUTSIDE] - 1
       if join[J_OUTSIDE] == 0 then count(run, H_EXTERNAL, -1) end
     end
     if join[J_MISSING] == 0 then
       put(run, 'j:' .. join_id, false)
-      ready[#ready + 1] = { join_id, join }
+      if not join[J_LAPSED] then ready[#ready + 1] = { join_id, join } end
     else
       mark(run, 'j:' .. join_id)
     end
@@ -305,27 +367,67 @@ local function emit(run, event, payload)
   end
   for number = #ready, 1, -1 do
     local join = ready[number][2]
+    if join[J_DUE] > 0 then
+      count(run, H_TIMED, -1)
+      set_join_timer(run, ready[number][1], join, false)
+      forget_late(run, join)
+    end
     make(run, ready[number][1], join, join[J_EVENTS], -1)
     leave(run, join[M_SCOPE])  -- the join's own place, after its call has taken one
   end
   return true
 end
 
--- new: { call id, address, body, delay_ms, due_ms, events, external } from 2 on
+-- new: { call id, address, body, delay_ms, due_ms, events, external, timeout_ms, late } from 2 on;
+-- late: { call id, address, body, delay_ms, due_ms }, or false
 local function add_join(run, new, scope, member)
-  local body = stow(run, new[2], ARGV[new[4]])
-  local join = { new[3], new[5], new[6], scope, member, body, new[7], new[8], {}, 0, 0 }
+  local body, due, late = stow(run, new[2], ARGV[new[4]]), 0, new[10]
+  if new[9] > 0 then due = now + new[9] end
+  if late then
+    late = { late[1], late[2], late[4], late[5], stow(run, late[1], ARGV[late[3]]) }
+  end
+  local join = {
+    new[3], new[5], new[6], scope, member, body, new[7], new[8], {}, 0, 0, due, late, false,
+  }
   if register(run, new[2], join) then
+    forget_late(run, join)
     make(run, new[2], join, new[7], -1)
   else
     enter(run, scope)
   end
 end
 
--- new: { call id, address, body, delay_ms, due_ms, count of members } from 2 on; members: a list
+local function lapse(run, join_id, join)
+  local late = join[J_LATE]
+  if not join[M_BODY] then put(run, 'b:' .. join_id, false) end
+  join[J_LAPSED], join[J_DUE], join[J_LATE], join[M_BODY] = true, 0, false, ''
+  mark(run, 'j:' .. join_id)
+  count(run, H_TIMED, -1)
+  if join[J_OUTSIDE] > 0 then count(run, H_EXTERNAL, -1) end
+  local happened, missing = {}, {}
+  for _, event in ipairs(join[J_EVENTS]) do
+    if get(run, 'e:' .. event) then
+      happened[#happened + 1] = event
+    else
+      missing[#missing + 1] = event
+    end
+  end
+  if late then
+    add(
+      run, late[1], late[2], late[5], late[3], late[4],
+      join[M_SCOPE], join[M_MEMBER], happened, -1
+    )
+  else
+    local words = 'its join timed out without ' .. table.concat(missing, ', ')
+    fail(run, join[M_SCOPE], join[M_MEMBER], blame(join_id, join[M_ADDRESS], words))
+  end
+  leave(run, join[M_SCOPE])  -- the join's own place, after its call has taken one
+end
+
+-- new: { call id, address, body, delay_ms, due_ms, count of members, tolerated } from 2 on
 local function add_gather(run, new, members, scope, member)
   local body = stow(run, new[2], ARGV[new[4]])
-  local record = { new[3], new[5], new[6], scope, member, body, #members, 0, 0, true }
+  local record = { new[3], new[5], new[6], scope, member, body, #members, new[8], 0, false, 0, true }
   if #members == 0 then
     make(run, new[2], record, NONE, 0)
     return
@@ -350,6 +452,24 @@ local function clear(run)
   run.fresh = true
 end
 
+-- Say how the run ended, and have what is left of it deleted in time.
+local function finish(run)
+  local h = header(run)
+  prepare(run, { 'k', 'y', 'r::0' })
+  end_run(run)
+  local keep_ms = dead_retention_ms
+  if h[H_PENDING] == 0 then
+    clear(run)
+    keep_ms = retention_ms
+    if keep_ms == 0 then
+      if h[H_DUE] ~= 0 then timers[run.id .. '::'] = false end
+      delete_run(run)
+      return
+    end
+  end
+  set_run_timer(run, now + keep_ms)
+end
+
 local function conclude(run)
   local h = header(run)
   local before, pending = h[H_STATUS], h[H_PENDING] > 0
@@ -358,6 +478,8 @@ local function conclude(run)
     status = h[H_DROPPED] > 0 and FAILED or FINISHED
   elseif h[H_LIVE] > 0 then
     status = RUNNING
+  elseif h[H_TIMED] > 0 then
+    status = WAITING
   elseif h[H_DEAD] > 0 or h[H_DROPPED] > 0 then
     status = FAILED
   else
@@ -372,23 +494,48 @@ local function conclude(run)
   end
   h[H_STATUS] = status
   run.write = true
-  if status == RUNNING or status == WAITING then
-    if h[H_DUE] ~= 0 then set_run_timer(run, false) end
-    return
+  if status ~= RUNNING and status ~= WAITING then
+    finish(run)
+  elseif h[H_DUE] ~= 0 then
+    set_run_timer(run, false)
   end
-  prepare(run, { 'k', 'y', 'r::0' })
-  end_run(run)
-  local keep_ms = dead_retention_ms
-  if not pending then
-    clear(run)
-    keep_ms = retention_ms
-    if keep_ms == 0 then
-      if h[H_DUE] ~= 0 then timers[run.id .. '::'] = false end
-      delete_run(run)
-      return
+end
+
+-- Read all open calls, and all joins if wanted.
+local function read_open(run, with_joins)
+  if run.fresh then return end
+  local unknown = {}
+  for _, field in ipairs(redis.call('HKEYS', run.key)) do
+    local kind = string.sub(field, 1, 2)
+    if kind == 'c:' or (with_joins and kind == 'j:') then unknown[#unknown + 1] = field end
+  end
+  fetch(run, unknown)
+end
+
+local function cancel(run, reason)
+  -- LIMIT: all that is open goes in one stroke, which takes time for each call and join.
+  read_open(run, true)
+  for call_id, call in pairs(run.calls) do
+    if call then
+      local name = name_of(run, call_id, call)
+      if call[C_PHASE] == DEAD then
+        letters[name] = false
+      elseif call[C_DUE] ~= 0 then
+        timers[name] = false
+      end
     end
   end
-  set_run_timer(run, now + keep_ms)
+  for field, join in pairs(run.has) do
+    if join and string.byte(field) == 106 and join[J_DUE] > 0 then  -- j
+      set_join_timer(run, string.sub(field, 3), join, false)
+    end
+  end
+  local h = header(run)
+  for _, what in ipairs({ H_PENDING, H_LIVE, H_DEAD, H_DROPPED, H_EXTERNAL, H_TIMED }) do h[what] = 0 end
+  h[H_STATUS] = CANCELLED
+  run.write = true
+  set_reason(run, reason)
+  finish(run)
 end
 
 local function expire(run)
@@ -396,13 +543,7 @@ local function expire(run)
   if due == 0 or due > now then return STALE end
   -- LIMIT: a run is deleted in one stroke. Its memory is freed by another thread; what costs time
   -- here is one entry of `dead` per dead letter.
-  local unknown = {}
-  if not run.fresh then
-    for _, field in ipairs(redis.call('HKEYS', run.key)) do
-      if string.sub(field, 1, 2) == 'c:' then unknown[#unknown + 1] = field end
-    end
-  end
-  fetch(run, unknown)
+  read_open(run, false)
   for call_id, call in pairs(run.calls) do
     if call then letters[name_of(run, call_id, call)] = false end
   end
@@ -428,7 +569,7 @@ act[START] = function(_, command)
   if find(run_id) then return { run_id, 0, 0 } end
   local run = new_run(run_id)
   run.fresh, run.write = true, true
-  run.h = { FORMAT, RUNNING, 0, 0, 0, 0, 0, 0, 0 }
+  run.h = { FORMAT, RUNNING, 0, 0, 0, 0, 0, 0, 0, 0 }
   runs[run_id] = run
   if key ~= '' then
     put(run, 'k', key)
@@ -485,8 +626,8 @@ end
 
 -- COMMIT, run id, call id, claim id, result or 0, counts of emits, joins, gathers and calls; then
 --   emits     event, payload
---   joins     call id, address, body, delay_ms, due_ms, events, external
---   gathers   call id, address, body, delay_ms, due_ms, count of members; then those, like calls
+--   joins     see add_join
+--   gathers   see add_gather; then the members, like calls
 --   calls     call id, address, body, delay_ms, due_ms
 -- Those lists become [1], { emits, joins, gathers, members of each, calls }; false if all are empty.
 act[COMMIT] = function(run, command)
@@ -548,12 +689,21 @@ act[SETTLE] = function(run, command)
   return DONE
 end
 
--- FIRE, run id, call id or ''
+local function fire_join(run, join_id)
+  local join = get(run, 'j:' .. join_id)
+  if not join then return ENDED end
+  if join[J_DUE] == 0 or join[J_DUE] > now then return STALE end
+  lapse(run, join_id, join)
+  conclude(run)
+  return DONE
+end
+
+-- FIRE, run id, call id, id of a join, or ''
 act[FIRE] = function(run, command)
   local call_id = command[4]
   if call_id == '' then return expire(run) end
   local call = get_call(run, call_id)
-  if not call then return ENDED end
+  if not call then return fire_join(run, call_id) end
   if call[C_DUE] == 0 or call[C_DUE] > now then return STALE end
   if call[C_PHASE] == LEASED then
     call[C_LOST] = call[C_LOST] + 1
@@ -592,11 +742,16 @@ act[DROP] = function(run, command)
   local is_dead = call[C_PHASE] == DEAD
   if call[C_PHASE] == LEASED or is_dead ~= command[5] then return STALE end
   if is_dead then revive(run, call_id, call) end
-  count(run, H_DROPPED, 1)
-  set_reason(run, call[C_ADDRESS] .. ' (' .. call_id .. '): ' .. command[6])
-  lose(run, call[C_SCOPE])
+  fail(run, call[C_SCOPE], call[C_MEMBER], blame(call_id, call[C_ADDRESS], command[6]))
   remove(run, call_id, call)
   conclude(run)
+  return DONE
+end
+
+-- CANCEL, run id, reason
+act[CANCEL] = function(run, command)
+  if header(run)[H_PENDING] == 0 then return ENDED end
+  cancel(run, command[4])
   return DONE
 end
 

@@ -3,6 +3,7 @@
 Import everything from here into a test module with a `harness` fixture.
 """
 
+from pwf_core.testing.runs.cancelling import *
 from pwf_core.testing.runs.deaths import *
 from pwf_core.testing.runs.endings import *
 from pwf_core.testing.runs.events import *
@@ -11,3 +12,5 @@ from pwf_core.testing.runs.joins import *
 from pwf_core.testing.runs.keys import *
 from pwf_core.testing.runs.payloads import *
 from pwf_core.testing.runs.retries import *
+from pwf_core.testing.runs.timeouts import *
+from pwf_core.testing.runs.tolerance import *

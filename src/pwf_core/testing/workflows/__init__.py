@@ -3,6 +3,7 @@
 Import everything from here into a test module with a `harness` fixture (a `WorkflowHarness`).
 """
 
+from pwf_core.testing.workflows.cancelling import *
 from pwf_core.testing.workflows.clients import *
 from pwf_core.testing.workflows.failures import *
 from pwf_core.testing.workflows.flows import *
