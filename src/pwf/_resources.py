@@ -19,10 +19,21 @@ class Resources:
 
     Attributes:
         makers: Each is called once and returns a context manager, sync or async.
+
+    Raises:
+        ConfigurationError: If they are something else.
     """
 
     makers: Sequence[Callable[[], Any]]
     _open: list[Any] = attrs.field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.makers, Sequence):
+            raise _not_makers(self.makers)
+        for make in self.makers:
+            is_made = _is_manager(make) and not isinstance(make, type)
+            if is_made or not callable(make):
+                raise _not_makers(make)
 
     def find(self, type_: type[Any]) -> Any:
         """Return the resource of that type.
@@ -40,9 +51,13 @@ class Resources:
         )
 
     async def open_async(self, stack: AsyncExitStack) -> None:
-        """Open all, and have *stack* close them."""
+        """Open all, and have *stack* close them.
+
+        Raises:
+            ConfigurationError: If one is no context manager.
+        """
         for make in self.makers:
-            manager = make()
+            manager = _made_by(make)
             if hasattr(manager, "__aenter__"):
                 self._open.append(await stack.enter_async_context(manager))
             else:
@@ -52,13 +67,34 @@ class Resources:
         """Open all, and have *stack* close them; async ones are refused.
 
         Raises:
-            ConfigurationError: If one is async.
+            ConfigurationError: If one is async, or no context manager.
         """
         for make in self.makers:
-            manager = make()
+            manager = _made_by(make)
             if not hasattr(manager, "__enter__"):
                 raise ConfigurationError(
                     f"{type(manager).__name__} is an async context manager; a blocking worker "
                     "takes sync ones.",
                 )
             self._open.append(stack.enter_context(manager))
+
+
+def _made_by(make: Callable[[], Any]) -> Any:
+    manager = make()
+    if not _is_manager(manager):
+        raise ConfigurationError(
+            f"{make!r} in resources=[...] has made {manager!r}, which is no context manager. A "
+            "function that yields it once, with @contextmanager or @asynccontextmanager, makes one.",
+        )
+    return manager
+
+
+def _is_manager(value: object) -> bool:
+    return hasattr(value, "__enter__") or hasattr(value, "__aenter__")
+
+
+def _not_makers(found: object) -> ConfigurationError:
+    return ConfigurationError(
+        "resources= takes a list of callables that return a context manager each, such as "
+        f"[make_pool] (not [make_pool()]); {found!r} ({type(found).__name__}) is none.",
+    )

@@ -25,6 +25,10 @@ DEFAULT_RETENTION = timedelta(days=1)
 # started it can ask for the result in peace.
 _LINGER_MS = 60_000
 
+_BARE = (  # not even memory://, so the package is here without its metadata
+    "None is installed at all: run `pip install 'pubsub-workflow[redis]'`, or with [embedded] or "
+    "[rabbit] in place of [redis]."
+)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
@@ -108,8 +112,8 @@ def _plan(
     retention: timedelta | None,
     durability: str | None,
 ) -> _Plan:
-    text = url or os.environ.get("PWF_URL")
-    if not text:
+    text = os.environ.get("PWF_URL", "") if url is None else url
+    if text == "":
         raise ConfigurationError(
             "No backend is named: pass a URL to connect(), or set PWF_URL. "
             "memory:// needs no server.",
@@ -122,17 +126,19 @@ def _plan(
     )
     if not isinstance(kept, timedelta) or kept < timedelta(0):
         raise ConfigurationError(f"retention is a timedelta of 0 or more, not {kept!r}.")
-    name = namespace or given.option("namespace", str, "default")
-    if not _NAMESPACE.fullmatch(name):
+    name = given.option("namespace", str, "default") if namespace is None else namespace
+    if not isinstance(name, str) or not _NAMESPACE.fullmatch(name):
         raise ConfigurationError(
             f"The namespace {name!r} cannot be: use 1 to 40 letters, digits, '_' and '-'.",
         )
-    store = store or given.option("store", str, None)
-    wish = durability or given.option("durability", str, Durability.STANDARD.value)
+    if store is None:
+        store = given.option("store", str, None)
+    if durability is None:
+        durability = given.option("durability", str, Durability.STANDARD.value)
     settings = Settings(
         namespace=name,
         rules=Rules(paired=store is not None, retention_ms=milliseconds(kept) or _LINGER_MS),
-        durability=_durability(wish),
+        durability=_durability(durability),
     )
     return _Plan(
         given.without("namespace", "retention", "store", "durability"),
@@ -168,7 +174,8 @@ def _find(url: Url) -> Adapter:
     if not found:
         known = ", ".join(sorted(f"{one.name}://" for one in entry_points(group=ENTRY_POINTS)))
         raise ConfigurationError(
-            f"No adapter is installed for {url.scheme}:// URLs. Installed are {known}.",
+            f"No adapter is installed for {url.scheme}:// URLs. "
+            + (f"Installed are {known}." if known else _BARE),
         )
     (first, *_) = found
     adapter: Adapter = first.load()

@@ -70,11 +70,13 @@ class Url:
         Raises:
             ConfigurationError: If it is no URL, or an option stands twice in its query.
         """
+        if not isinstance(text, str):  # its value is not shown: a password may be in it
+            raise ConfigurationError(f"A URL is a string, not {type(text).__name__}. {_FORMS}")
         try:
             parts = urlsplit(text)
             port = parts.port
             pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        except (ValueError, AttributeError):
+        except ValueError:
             # Neither the text nor urllib's words: a password may be in them.
             raise ConfigurationError(
                 "This is not a usable URL: its port or its query cannot be read. Special characters "

@@ -17,7 +17,7 @@ from pwf_core import values
 from pwf_core.context import Context
 from pwf_core.errors import CodecError, DefinitionError
 
-__all__ = ["SHOWN", "Parameters", "encode_untyped", "show"]
+__all__ = ["SHOWN", "Parameters", "check_named", "encode_untyped", "show"]
 
 SHOWN = 60  # characters of a value in a repr: enough to know it again, too few to flood a log
 _KINDS = inspect.Parameter
@@ -40,13 +40,8 @@ class Parameters:
         self._address = address
         self._what = f"Arguments of {address}"
         hints = _hints(address, fn)
+        check_named(address, fn)
         parameters = list(inspect.signature(fn).parameters.values())[skip:]
-        for parameter in parameters:
-            if parameter.kind in {_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD}:
-                raise DefinitionError(
-                    f"Task {address!r} takes {parameter}: a task names its parameters, "
-                    "so that a message can be checked against them.",
-                )
         self._signature = inspect.Signature(parameters)
         self._names = [parameter.name for parameter in parameters]
         self._positional = [
@@ -132,6 +127,29 @@ class Parameters:
                 raise CodecError(self._what, f"got two values for {name!r}")
             named[name] = value
         return msgspec.msgpack.encode(named)
+
+
+def check_named(address: str, fn: Callable[..., object]) -> None:
+    """Check that *fn* names all its parameters; what their annotations mean is left open.
+
+    Raises:
+        DefinitionError: If there is a `*args` or `**kwargs`, or Python does not know.
+    """
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except NameError:
+        return  # Python 3.14 looks at annotations, and one names what comes later in the module
+    except ValueError as error:
+        raise DefinitionError(
+            f"Task {address!r} has a handler whose parameters are not known ({error}). "
+            "Write a function around it.",
+        ) from error
+    for parameter in parameters:
+        if parameter.kind in {_KINDS.VAR_POSITIONAL, _KINDS.VAR_KEYWORD}:
+            raise DefinitionError(
+                f"Task {address!r} takes {parameter}: a task names its parameters, so that a "
+                "message can be checked against them. For several values, take one list or dict.",
+            )
 
 
 def encode_untyped(address: str, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:

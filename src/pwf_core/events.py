@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Generic, TypeVar, overload
 
 from pwf_core import values
@@ -23,6 +24,9 @@ class Event(Generic[T]):
         external: Whether it is emitted from outside the run (`backend.emit`). A run that only
             waits for such events is `waiting`, and not `stalled`.
 
+    Raises:
+        DefinitionError: If no event can have that name, or no payload that type.
+
     Example:
         >>> email_verified = Event("email_verified", str)
         >>> approved = Event("approved", bool, external=True)
@@ -40,6 +44,8 @@ class Event(Generic[T]):
     def __init__(self, name: str, type_: Any, *, external: bool = False) -> None: ...
     def __init__(self, name: str, type_: Any = _NO_PAYLOAD, *, external: bool = False) -> None:
         self.name = check_event(name)
+        with suppress(NameError):  # its fields may name what comes later in the module
+            values.decoder_for(type_)
         self.type_ = type_
         self.external = external
 

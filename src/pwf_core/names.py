@@ -69,7 +69,9 @@ def service_of(address: str) -> str:
 
 def _check_text(name: object, what: str) -> str:
     if not isinstance(name, str):
-        raise DefinitionError(f"A {what} name is a string, not {name!r} ({type(name).__name__}).")
+        raise DefinitionError(
+            f"The {what} name is a string, not {name!r} ({type(name).__name__}).",
+        )
     if not name:
         raise DefinitionError(f"The {what} name is empty.")
     if not name.isprintable():  # control characters, line separators, lone surrogates

@@ -44,7 +44,23 @@ from pwf_core.ports import (
 from pwf_core.steps import Steps, drive, drive_async
 from pwf_core.views import DeadLetter, RunView
 
-__all__ = ["PURGED", "SWEEP", "BlockingPaired", "Paired"]
+__all__ = [
+    "PURGED",
+    "SWEEP",
+    "Ack",
+    "Apply",
+    "BlockingPaired",
+    "Drain",
+    "Effect",
+    "Inboxes",
+    "Paired",
+    "Publish",
+    "Purge",
+    "Receive",
+    "Reject",
+    "apply_steps",
+    "exchange_steps",
+]
 
 SWEEP = 256  # timers fired per exchange: more than a worker's usual batch, and still a short script
 PURGED = "purged"
@@ -161,10 +177,12 @@ class _Inbox:
         return done
 
 
-_Inboxes: TypeAlias = defaultdict[str, _Inbox]
+Inboxes: TypeAlias = defaultdict[str, _Inbox]
+"""By worker: several may share one backend, each making one exchange at a time."""
 
 
-def _apply(commands: Sequence[Command]) -> Steps[Effect, list[Reply]]:
+def apply_steps(commands: Sequence[Command]) -> Steps[Effect, list[Reply]]:
+    """Apply *commands*, and publish what follows; see `Backend.apply`."""
     applied: Applied = yield Apply(commands)
     settles = yield from _publish(applied.enqueued)
     if settles:
@@ -172,11 +190,12 @@ def _apply(commands: Sequence[Command]) -> Steps[Effect, list[Reply]]:
     return applied.replies
 
 
-def _exchange(
+def exchange_steps(
     commands: Sequence[Command],
     take: Take,
-    inboxes: _Inboxes,
+    inboxes: Inboxes,
 ) -> Steps[Effect, Exchanged]:
+    """Make a worker's round trip; see `Backend.exchange`."""
     applied: Applied = yield Apply(commands, sweep=SWEEP)
     settles = yield from _publish(applied.enqueued)
     session = take.claim_id.partition(":")[0]
@@ -240,7 +259,7 @@ def _purge(service: str) -> Steps[Effect, int]:
             for one in deliveries
             for message in one.messages
         ]
-        replies = yield from _apply(drops)
+        replies = yield from apply_steps(drops)
         count += replies.count(Answer.DONE)
         yield from _forget(deliveries)
         deliveries = yield Drain(service, _PURGE)
@@ -253,7 +272,7 @@ class Paired:
 
     _broker: Broker
     _store: StateStore
-    _inboxes: _Inboxes = attrs.field(factory=lambda: defaultdict(_Inbox), init=False)
+    _inboxes: Inboxes = attrs.field(factory=lambda: defaultdict(_Inbox), init=False)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -276,11 +295,11 @@ class Paired:
 
     async def apply(self, commands: Sequence[Command]) -> list[Reply]:
         """See `Backend.apply`."""
-        return await drive_async(_apply(commands), self._perform)
+        return await drive_async(apply_steps(commands), self._perform)
 
     async def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged:
         """See `Backend.exchange`."""
-        return await drive_async(_exchange(commands, take, self._inboxes), self._perform)
+        return await drive_async(exchange_steps(commands, take, self._inboxes), self._perform)
 
     async def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Backend.idle`."""
@@ -327,7 +346,7 @@ class BlockingPaired:
 
     _broker: BlockingBroker
     _store: BlockingStateStore
-    _inboxes: _Inboxes = attrs.field(factory=lambda: defaultdict(_Inbox), init=False)
+    _inboxes: Inboxes = attrs.field(factory=lambda: defaultdict(_Inbox), init=False)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -350,11 +369,11 @@ class BlockingPaired:
 
     def apply(self, commands: Sequence[Command]) -> list[Reply]:
         """See `Backend.apply`."""
-        return drive(_apply(commands), self._perform)
+        return drive(apply_steps(commands), self._perform)
 
     def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged:
         """See `Backend.exchange`."""
-        return drive(_exchange(commands, take, self._inboxes), self._perform)
+        return drive(exchange_steps(commands, take, self._inboxes), self._perform)
 
     def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Backend.idle`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, final, overload
@@ -109,12 +110,15 @@ class Service:
                 loses its lease; both count as a failed attempt.
 
         Raises:
-            DefinitionError: If the name cannot be one, or is taken.
+            DefinitionError: If the name cannot be one, or is taken; if *fn* is no function, or
+                takes `*args` or `**kwargs`; if an option cannot be.
         """
 
         def register(fn: Callable[..., Any]) -> Task[..., Any, Any]:
-            address = self._address(name if name is not None else _name_of(fn))
-            task: Task[..., Any, Any] = Task(address, fn, retry=retry or Retry(), timeout=timeout)
+            own = _name_of(fn)
+            address = self._address(own if name is None else name)
+            policy = Retry() if retry is None else retry
+            task: Task[..., Any, Any] = Task(address, fn, retry=policy, timeout=timeout)
             self.tasks[address] = task
             return task
 
@@ -142,5 +146,10 @@ class Service:
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
+    if not inspect.isroutine(inspect.unwrap(fn)):  # only they have annotations of parameters
+        raise DefinitionError(
+            f"A task is made of a function or method, not of {fn!r} ({type(fn).__name__}). Options "
+            "of a task are given by name: @service.task(name=..., retry=..., timeout=...).",
+        )
     name: str = getattr(fn, "__name__", type(fn).__name__)
     return name

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
 
-from pwf_core.arguments import Parameters
+from pwf_core.arguments import Parameters, check_named
 from pwf_core.context import Context
 from pwf_core.errors import DefinitionError
 from pwf_core.retries import Retry
@@ -48,6 +48,7 @@ class Task(Generic[P, H, R_co]):
             )
         if not isinstance(retry, Retry):
             raise DefinitionError(f"Task {address!r} has retry={retry!r}; it is a Retry(...).")
+        check_named(address, fn)
         self.address = address
         self.retry = retry
         self.timeout = timeout

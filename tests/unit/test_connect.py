@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -100,7 +101,7 @@ def test_missing_adapters_are_installed_by_an_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where there is nothing to choose from, the error says what to install."""
-    monkeypatch.setattr("pwf.connect.entry_points", lambda **_: ())
+    monkeypatch.setattr(sys.modules["pwf.connect"], "entry_points", lambda **_: ())
     with pytest.raises(ConfigurationError, match=r"pip install 'pubsub-workflow\[redis\]'"):
         connect_either("redis://host")
 

@@ -123,7 +123,7 @@ def test_ordinary_keys_are_fine() -> None:
 )
 def test_start_many_takes_lists(asked: Callable[[Ask], Any], firsts: Any, keys: Any) -> None:
     """One call is no list of calls, and a key is no list of keys."""
-    with pytest.raises(DirectiveError, match="start_many.. takes a list"):
+    with pytest.raises(DirectiveError, match=r"start_many\(\) takes a list"):
         asked(lambda backend: backend.start_many(firsts, keys=keys))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import Any
 
 import attrs
 import pytest
 
-from pwf import Context, DefinitionError, Event, Next, Service, publish
+from pwf import CodecError, Context, DefinitionError, Event, Next, Service, publish
 from pwf_core.retries import Retry
 
 
@@ -15,12 +16,15 @@ class Handler:
     def __call__(self, one: int) -> Next:
         return None
 
+    def method(self, one: int) -> Next:
+        return None
+
 
 def named(one: int) -> Next:
     return None
 
 
-@pytest.mark.parametrize("fn", [5, "register", [named], int, Handler])
+@pytest.mark.parametrize("fn", [5, "s", [named], int, Handler, Handler(), partial(named, 1)])
 def test_task_is_made_of_a_function(fn: Any) -> None:
     """A value in its place is most likely an option, so the error says how to give those."""
     service = Service("s")
@@ -31,11 +35,14 @@ def test_task_is_made_of_a_function(fn: Any) -> None:
     assert service.tasks == {}
 
 
-def test_callable_object_is_a_function() -> None:
-    """Its parameters are as well known."""
-    task = Service("s").task(name="handle")(Handler())
+@pytest.mark.parametrize("fn", [named, lru_cache(named), Handler().method])
+def test_task_may_be_a_method_or_wrapped(fn: Any) -> None:
+    """The parameters of all of them are known, with their annotations."""
+    task = Service("s").task(name="handle")(fn)
 
-    assert publish(task, 1) == publish("s.handle", one=1)
+    assert task.decode(publish(task, 1).body) == ([1], {})
+    with pytest.raises(CodecError):
+        publish(task, "x")
 
 
 def test_unnamed_parameters_are_refused_at_once() -> None:

@@ -116,7 +116,7 @@ def test_missing_service_is_named() -> None:
 
 @pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit()])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_no_error_of_a_handler_stops_the_simulation(error: BaseException, is_async: bool) -> None:  # noqa: FBT001
+def test_no_error_of_a_handler_stops_the_simulation(error: BaseException, is_async: bool) -> None:
     """What is meant for the process or the loop counts as a failed attempt, as in a worker."""
     service = Service("exits")
 
@@ -134,7 +134,7 @@ def test_no_error_of_a_handler_stops_the_simulation(error: BaseException, is_asy
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_interrupt_stops_the_simulation(is_async: bool) -> None:  # noqa: FBT001
+def test_interrupt_stops_the_simulation(is_async: bool) -> None:
     """Ctrl-C is typed by a person; no attempt is made after it."""
     service = Service("long")
     attempts: list[int] = []
