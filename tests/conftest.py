@@ -6,12 +6,19 @@
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Some examples start by reading a server, and machines that run tests are busy: time says nothing.
 _PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 settings.register_profile("dev", max_examples=50, **_PATIENT)
-settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_PATIENT)
+settings.register_profile(
+    "ci",
+    max_examples=200,
+    derandomize=True,
+    print_blob=True,
+    phases=set(Phase) - {Phase.explain},  # it takes minutes to say little
+    **_PATIENT,
+)
 settings.register_profile("soak", max_examples=20_000, stateful_step_count=200, **_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

@@ -171,7 +171,8 @@ class StateStore(Protocol):
     async def purge(self, service: str) -> int:
         """Drop the calls of *service* that nobody runs and that are not dead; return how many.
 
-        In the order in which they are due. Copies that a broker still has of them run nothing.
+        In the order in which they are due. Copies that a broker still has of them run nothing. What
+        follows from it (a gather that has its last member now) is enqueued by a later sweep.
         """
         ...
 

@@ -114,7 +114,9 @@ class Reference:
             and service_of(call.address) == service
         ]
         drops = [Drop(run_id, call_id, dead=False, reason=PURGED) for run_id, call_id in names]
-        return [self._do(drop) for drop in drops].count(Answer.DONE)
+        count = [self._do(drop) for drop in drops].count(Answer.DONE)
+        self._enqueued.clear()  # a later sweep publishes it
+        return count
 
     def _do(self, command: Command) -> Reply:
         if isinstance(command, Start):

@@ -5,8 +5,18 @@ from __future__ import annotations
 from pwf_core.commands import Answer, Bury, Drop, Granted, Postponement, Requeue
 from pwf_core.ports import StateStore
 from pwf_core.testing.harness import Harness, behaviour
-from pwf_core.testing.making import call, claim, commit, new_run_id, postpone, start
+from pwf_core.testing.making import (
+    call,
+    claim,
+    commit,
+    decision,
+    gather,
+    new_run_id,
+    postpone,
+    start,
+)
 from pwf_core.testing.stores._desk import begin, do, started, sweep, view_of
+from pwf_core.transition import OUTBOX_MS
 from pwf_core.views import Status
 
 
@@ -52,6 +62,20 @@ async def test_purge_drops_what_waits(harness: Harness[StateStore]) -> None:
     assert [dead.call_id] == [letter.call_id for letter in await store.dead_letters(None, 10)]
     assert Status.RUNNING is (await view_of(store, other.run_id)).outcome.status
     assert 1 == await store.purge("other")
+
+
+@behaviour()
+async def test_purge_that_completes_a_gather(harness: Harness[StateStore]) -> None:
+    """A gather that bears the loss goes on: its call waits in the outbox for the next sweep."""
+    store = await harness.connect()
+    then = call("other.task")
+    fork = gather(call(delay_ms=600_000), then=then, tolerated=1)
+    grant = await begin(store, call("other.task"))
+    await do(store, commit(grant, decision(gathers=[fork])))
+
+    assert 1 == await store.purge("work")
+    await harness.elapse(OUTBOX_MS + harness.tick)
+    assert [then.call_id] == [copy.call_id for copy in await sweep(store)]
 
 
 @behaviour()
