@@ -79,6 +79,21 @@ def bare(session: nox.Session) -> None:
     session.run("python", "-I", str(Path("tools/bare.py").resolve()))
 
 
+@nox.session(name="soak-sim")
+def soak_sim(session: nox.Session) -> None:
+    """Run 100,000 random workflows with random faults on simulated servers: `-- --seeds 1000`."""
+    install(session, extras="all")
+    session.run("python", "-m", "tests.simulated.soak", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill, pause and cut off real workers and servers, and miss nothing: `-- --minutes 20`."""
+    install_servers(session)
+    install(session, extras="all")
+    session.run("python", "-m", "tests.chaos", *session.posargs)
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Measure which branches all tests reach."""

@@ -65,8 +65,8 @@ class Wait(Struct, frozen=True):
     timeout: float
 
 
-def make_start(first: Publish, key: str | None) -> Start:
-    """Return the command that starts a run with *first*.
+def make_start(first: Publish, key: str | None, run_id: RunId | None = None) -> Start:
+    """Return the command that starts a run with *first*, by a new id if none is given.
 
     Raises:
         DirectiveError: If *first* is no `publish(...)`, or *key* cannot be a key.
@@ -75,7 +75,7 @@ def make_start(first: Publish, key: str | None) -> Start:
         raise DirectiveError(f"start() takes a publish(...) value, not {first!r}.")
     if key is not None:
         _check_text(key, "A key")
-    run_id = new_run_id()
+    run_id = run_id or new_run_id()
     call = new_call(root_call_id(run_id, first.address), first)
     fingerprint = ""
     if key:

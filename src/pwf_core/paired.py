@@ -177,8 +177,11 @@ class _Inbox:
         return done
 
 
-Inboxes: TypeAlias = defaultdict[str, _Inbox]
-"""By worker: several may share one backend, each making one exchange at a time."""
+class Inboxes(defaultdict[str, _Inbox]):
+    """By worker: several may share one backend, each making one exchange at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(_Inbox)
 
 
 def apply_steps(commands: Sequence[Command]) -> Steps[Effect, list[Reply]]:
@@ -272,7 +275,7 @@ class Paired:
 
     _broker: Broker
     _store: StateStore
-    _inboxes: Inboxes = attrs.field(factory=lambda: defaultdict(_Inbox), init=False)
+    _inboxes: Inboxes = attrs.field(factory=Inboxes, init=False)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -346,7 +349,7 @@ class BlockingPaired:
 
     _broker: BlockingBroker
     _store: BlockingStateStore
-    _inboxes: Inboxes = attrs.field(factory=lambda: defaultdict(_Inbox), init=False)
+    _inboxes: Inboxes = attrs.field(factory=Inboxes, init=False)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -1,10 +1,11 @@
-"""The pytest plugin of pwf: real servers as session fixtures, started when a test first asks.
+"""The pytest plugin of pwf: exploring, and real servers, started when a test first asks.
 
 It is loaded into every pytest run of every environment that has pwf, so this file imports pytest
 and nothing else until a fixture is used.
 
 | fixture | gives |
 |---|---|
+| `explore` | the function `pwf.testing.explore` |
 | `redis_server` | a `RedisServer`, one per test process; yours to pause, kill and restart |
 | `redis_url` | its URL |
 | `rabbit_server` | a `SharedServer`, one RabbitMQ for all pytest-xdist workers: use it, never stop it |
@@ -26,10 +27,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from pwf.testing.exploration import Exploration
     from pwf.testing.servers import RedisServer
     from pwf.testing.shared import SharedServer
+
+
+@pytest.fixture(scope="session")
+def explore() -> Callable[..., Exploration]:
+    """Crash a workflow at every point where it can crash: `pwf.testing.explore`."""
+    from pwf.testing.exploration import explore
+
+    return explore
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -16,6 +15,7 @@ from pwf._handlers import call_sync, gather_returned
 from pwf._options import WorkerOptions, make_engine
 from pwf._resources import Resources
 from pwf.logs import CurrentCall, current_call
+from pwf.testing._loops import run_anywhere
 from pwf_core.commands import Granted
 from pwf_core.directives import Publish
 from pwf_core.engine import Engine, RunningCall
@@ -151,10 +151,7 @@ class Simulation:
         self._settle()
 
     def _settle(self, *, patient: bool = False) -> None:
-        if _loop_is_running():
-            _in_a_thread(lambda: asyncio.run(self._go_on(patient=patient)))
-        else:
-            asyncio.run(self._go_on(patient=patient))
+        run_anywhere(lambda: self._go_on(patient=patient))
 
     async def _go_on(self, *, patient: bool) -> None:
         goes_on = {Status.RUNNING, Status.WAITING} if patient else {Status.RUNNING}
@@ -228,27 +225,3 @@ def _is_interrupted() -> bool:
     """Whether Ctrl-C was typed: `asyncio.run` cancels its task then, and says so afterwards."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _in_a_thread(fn: Callable[[], None]) -> None:
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            fn()
-        except BaseException as error:  # noqa: BLE001 -- raised again in the caller's thread
-            failures.append(error)
-
-    thread = threading.Thread(target=run, name="pwf-simulation")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]

@@ -1,0 +1,98 @@
+"""Servers, proxies and URLs of one backend: Redis alone, or RabbitMQ with Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Self
+from urllib.parse import quote
+
+from tests.chaos.proxy import Proxy
+from tests.chaos.workflows import alpha, beta
+
+from pwf.testing.servers import LOOPBACK, PrivateServer, RabbitServer, RedisServer
+
+__all__ = ["BACKENDS", "NAMESPACE", "Site"]
+
+BACKENDS = ("redis", "rabbit")
+NAMESPACE = "chaos"
+
+_TIMEOUT = 2  # seconds, so that a connection that has gone deaf is given up soon
+_HEARTBEAT = 2
+
+
+class Site:
+    """The servers of a backend, each behind a proxy.
+
+    Attributes:
+        servers: By name, "redis" and perhaps "rabbit".
+        proxies: Those in front of them, by the same names.
+    """
+
+    def __init__(self, backend: str, chance: random.Random, retention: timedelta) -> None:
+        self.backend = backend
+        self._chance = chance
+        self._retention = retention
+        self._stack = AsyncExitStack()
+        # "no" leaves it to the page cache: a killed server loses nothing that it has acknowledged,
+        # where "everysec" may put off a write while an fsync is under way.
+        self.servers: dict[str, PrivateServer] = {"redis": RedisServer("appendfsync no")}
+        if backend == "rabbit":
+            self.servers["rabbit"] = RabbitServer()
+        self.proxies: dict[str, Proxy] = {}
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for name, server in self.servers.items():
+                await asyncio.to_thread(server.start)
+                stack.push_async_callback(asyncio.to_thread, server.stop)
+                proxy = Proxy(LOOPBACK, server.port, self._chance)
+                self.proxies[name] = await stack.enter_async_context(proxy)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def url(self) -> str:
+        """The backend by way of the proxies."""
+        return self._url({name: proxy.port for name, proxy in self.proxies.items()})
+
+    @property
+    def direct_url(self) -> str:
+        """The backend without anything in between."""
+        return self._url({name: server.port for name, server in self.servers.items()})
+
+    @property
+    def redis_port(self) -> int:
+        """Where Redis listens itself."""
+        return self.servers["redis"].port
+
+    def _url(self, ports: dict[str, int]) -> str:
+        own = f"namespace={NAMESPACE}&retention={self._retention.total_seconds():g}s"
+        redis = f"redis://{LOOPBACK}:{ports['redis']}/0?timeout={_TIMEOUT}"
+        if self.backend == "redis":
+            return f"{redis}&{own}"
+        options = f"timeout={_TIMEOUT}&heartbeat={_HEARTBEAT}&store={quote(redis, safe='')}"
+        return f"amqp://guest:guest@{LOOPBACK}:{ports['rabbit']}/?{own}&{options}"
+
+    async def settled(self) -> None:
+        """Wait until the servers can be killed without forgetting what they have just been told.
+
+        RabbitMQ 3.10 writes down the name of a new quorum queue a moment after it has said that the
+        queue is there; killed in that moment, it forgets the queue.
+        """
+        if self.backend != "rabbit":
+            return
+        names = [f"pwf.{NAMESPACE}.{service.name}".encode() for service in (alpha, beta)]
+        async with asyncio.timeout(60):
+            while not self._are_written_down(names):  # noqa: ASYNC110 -- a file has no event
+                await asyncio.sleep(0.1)
+
+    def _are_written_down(self, names: list[bytes]) -> bool:
+        files = self.servers["rabbit"].folder.rglob("names.dets")
+        found = b"".join(file.read_bytes() for file in files)
+        return all(name in found for name in names)

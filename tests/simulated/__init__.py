@@ -1,0 +1,8 @@
+"""Workflows of all shapes on simulated servers, with every fault at every effect.
+
+| module | about |
+|---|---|
+| `shapes.py` | twelve workflows, each of another shape |
+| `soak.py` | random workflows of the chaos soak with random faults, by seed; a program, too |
+| `test_*.py` | what CI runs of these |
+"""
