@@ -95,6 +95,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Decode a million messages that nobody sane sends: `-- --messages 50000 --seed 7`."""
+    install(session, extras="all")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Measure which branches all tests reach."""
     install_servers(session)

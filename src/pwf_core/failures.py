@@ -19,6 +19,8 @@ def encode(reason: str) -> bytes:
 
 def reason_in(result: bytes | None) -> str | None:
     """Return why a member failed; None if *result* is a value, or nothing."""
-    if not result or result[0] != _EXT32 or result[5] != _TYPE:
+    if result is None or len(result) < _HEADER.size:
+        return None
+    if result[0] != _EXT32 or result[5] != _TYPE:
         return None
     return result[_HEADER.size :].decode(errors="ignore")

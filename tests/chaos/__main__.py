@@ -18,7 +18,7 @@ def main() -> int:
     """Soak each backend that was asked for; return 0 if nothing was missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument(
-        "--minutes", type=float, default=1.0, help="of faults on each backend (default: 1)"
+        "--minutes", type=float, default=2.0, help="of faults on each backend (default: 2)"
     )
     parser.add_argument("--seed", type=int, help="of workflows and faults (default: drawn)")
     parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")

@@ -18,6 +18,8 @@ __all__ = ["Crew", "Slot"]
 
 ROOT = Path(__file__).parents[2]
 
+_GLANCE = 0.2  # seconds between two looks at the workers
+
 # What each worker serves; all services have one to spare.
 SERVED = (("alpha", "beta"), ("alpha", "beta"), ("alpha",), ("beta",))
 
@@ -38,6 +40,7 @@ class Crew:
         slots: The workers.
         clients: The clients.
         faults: What was wrong with processes, for people.
+        restarts: How many workers ended by themselves, having found no server.
     """
 
     def __init__(self, url: str, folder: Path, diary: Diary, *, lease: float) -> None:
@@ -52,10 +55,10 @@ class Crew:
         }
         self._folder = folder
         self._stack = ExitStack()
-        self._watching: asyncio.Task[None] | None = None
         self.slots = [Slot(services) for services in SERVED]
         self.clients: list[subprocess.Popen[bytes]] = []
         self.faults: list[str] = []
+        self.restarts = 0
 
     def __enter__(self) -> Self:
         return self
@@ -94,15 +97,30 @@ class Crew:
     def fill(self) -> None:
         """Start a worker wherever there is none."""
         for slot in self.slots:
-            if slot.process is not None and slot.process.poll() is not None:
-                self._diary.write(What.DIED, pid=slot.process.pid)
-                self.faults.append(f"a worker ended by itself with {slot.process.returncode}")
-                slot.process = None
             if slot.process is None:
-                services = [f"tests.chaos.workflows:{name}" for name in slot.services]
-                options = ["--lease", f"{self._lease}s", "--grace", "5s", "--log-level=warning"]
-                slot.process = self._spawn("worker", "-m", "pwf.cli", "worker", *services, *options)
-                slot.is_paused = False
+                self._start_worker(slot)
+
+    async def supervise(self) -> None:
+        """Start workers again that have ended by themselves, as any process manager does.
+
+        A worker that finds no server when it starts says so and leaves with 1; once it has begun it
+        stays, whatever happens.
+        """
+        while True:
+            await asyncio.sleep(_GLANCE)
+            for slot in self.slots:
+                if slot.process is not None and slot.process.poll() is not None:
+                    self._diary.write(What.DIED, pid=slot.process.pid)
+                    if slot.process.returncode != 1:
+                        self.faults.append(f"a worker ended with {slot.process.returncode}")
+                    self.restarts += 1
+                    self._start_worker(slot)
+
+    def _start_worker(self, slot: Slot) -> None:
+        services = [f"tests.chaos.workflows:{name}" for name in slot.services]
+        options = ["--lease", f"{self._lease}s", "--grace", "5s", "--log-level=warning"]
+        slot.process = self._spawn("worker", "-m", "pwf.cli", "worker", *services, *options)
+        slot.is_paused = False
 
     def kill(self, slot: Slot) -> bool:
         """Kill the worker there, and say whether there was one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -205,14 +204,25 @@ class Evidence:
         return found
 
     def resumptions(self) -> list[float]:
-        """Return how long after a server was back the next handler began, in seconds."""
-        began = [entry.t for entry in self.entries if entry.what is What.BEGAN]
+        """Return how long after the servers were all back the next handler began, in seconds.
+
+        Where one of them went away again before that, its next return is what counts.
+        """
         found = []
+        away: set[str] = set()
+        since: float | None = None
         for entry in self.entries:
-            if entry.what is What.UP:
-                place = bisect_right(began, entry.t)
-                found.append(began[place] - entry.t if place < len(began) else float("inf"))
-        return found
+            match entry.what:
+                case What.DOWN:
+                    away.add(entry.note)
+                    since = None
+                case What.UP:
+                    away.discard(entry.note)
+                    since = None if away else entry.t
+                case What.BEGAN if since is not None:
+                    found.append(entry.t - since)
+                    since = None
+        return [*found, float("inf")] if since is not None else found
 
     def _rough(self) -> Iterator[tuple[float, float]]:
         """Yield the windows in which servers or networks were not as they should be."""

@@ -88,9 +88,11 @@ async def _soak(settings: Settings, folder: Path) -> Verdict:
 
 async def _hold(settings: Settings, site: Site, crew: Crew, book: Diary, folder: Path) -> Verdict:
     crew.fill()
+    supervisor = asyncio.create_task(crew.supervise())
     await site.settled()
     memory = [await asyncio.to_thread(leftovers.memory, site)]
     crew.start_clients(settings.clients, settings.seed, limit=settings.limit, rate=settings.rate)
+    await _begun(folder / "diary", settings.clients)
     faults = Faults(site, crew, book)
     names = list(site.servers)
     await faults.run(plan(settings.seed, settings.seconds, names, len(crew.slots)))
@@ -105,11 +107,21 @@ async def _hold(settings: Settings, site: Site, crew: Crew, book: Diary, folder:
     meant, letters = await leftovers.give_up_dead_letters(site, doomed)
     left = await leftovers.wait_for_nothing(site, settings.retention + 20)
     memory.append(await asyncio.to_thread(leftovers.memory, site))
+    supervisor.cancel()
     await crew.dismiss_workers(20)
     found = Evidence.of(diary.read(folder / "diary"), settings.seed)
     return _judge(
         settings, found, faults, site, crew, left, (meant, letters), memory, drained, views
     )
+
+
+async def _begun(path: Path, clients: int) -> None:
+    """Wait until each client has a run, so that faults meet work."""
+    started: set[int] = set()
+    async with asyncio.timeout(60):
+        while len(started) < clients:
+            await asyncio.sleep(0.1)
+            started = {entry.pid for entry in diary.read(path) if entry.what is What.ACCEPTED}
 
 
 def _judge(  # noqa: PLR0917 -- all that was found
@@ -150,6 +162,7 @@ def _judge(  # noqa: PLR0917 -- all that was found
         Row("joins and gathers fired", str(found.joins())),
         Row("worker kills", str(faults.done["kill"])),
         Row("worker pauses", str(faults.done["pause"])),
+        Row("worker starts without server", str(crew.restarts)),
         Row("connections cut", str(cuts)),
         *(
             Row(f"at {name}", ", ".join(f"{n} {k}" for k, n in one.items()))
