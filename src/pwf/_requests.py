@@ -12,7 +12,7 @@ from msgspec import Struct
 from pwf._ids import new_run_id
 from pwf_core import values
 from pwf_core.arguments import SHOWN
-from pwf_core.commands import Cancel, Emit, Reply, Start, Started
+from pwf_core.commands import Cancel, Drop, Emit, Reply, Requeue, Start, Started
 from pwf_core.decide import new_call
 from pwf_core.directives import Publish, emit
 from pwf_core.errors import (
@@ -26,16 +26,20 @@ from pwf_core.errors import (
 )
 from pwf_core.events import Event
 from pwf_core.ids import RunId, root_call_id
+from pwf_core.names import check_name
 from pwf_core.steps import Steps
-from pwf_core.views import Outcome, RunView, Status
+from pwf_core.views import DeadLetter, Outcome, RunView, Status
 
 __all__ = [
     "RECHECK",
     "Look",
     "Wait",
+    "check_listing",
     "check_run_id",
     "make_cancel",
+    "make_discard",
     "make_emit",
+    "make_requeue",
     "make_start",
     "make_starts",
     "outcome_of",
@@ -119,8 +123,47 @@ def check_run_id(run_id: object) -> RunId:
 
 
 def make_cancel(run_id: RunId, reason: str) -> Cancel:
-    """Return the command that ends a run as cancelled."""
+    """Return the command that ends a run as cancelled.
+
+    Raises:
+        ConfigurationError: If *reason* is no text.
+    """
+    if not isinstance(reason, str):
+        raise ConfigurationError(f"cancel(reason=) is a string, not {reason!r}.")
     return Cancel(run_id, f"cancelled: {reason}" if reason else "cancelled")
+
+
+def make_requeue(letter: DeadLetter) -> Requeue:
+    """Return the command that runs a dead letter again.
+
+    Raises:
+        ConfigurationError: If *letter* is none.
+    """
+    _check_letter(letter, "requeue")
+    return Requeue(letter.run_id, letter.call_id)
+
+
+def make_discard(letter: DeadLetter) -> Drop:
+    """Return the command that gives a dead letter up.
+
+    Raises:
+        ConfigurationError: If *letter* is none.
+    """
+    _check_letter(letter, "discard")
+    return Drop(letter.run_id, letter.call_id, dead=True, reason="discarded")
+
+
+def check_listing(service: str | None, limit: int) -> None:
+    """Check what dead letters are listed by.
+
+    Raises:
+        DefinitionError: If *service* cannot be one.
+        ConfigurationError: If *limit* is no number above 0.
+    """
+    if service is not None:
+        check_name(service, "service")
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise ConfigurationError(f"dead_letters(limit=) is a whole number above 0, not {limit!r}.")
 
 
 def seconds(timeout: float | timedelta | None) -> float | None:
@@ -220,6 +263,13 @@ def _listed(found: Iterable[object], what: str) -> list[Any]:
     if isinstance(found, str) or not isinstance(found, Iterable):
         raise DirectiveError(f"start_many() takes a list of {what}, not {found!r}.")
     return list(found)
+
+
+def _check_letter(letter: object, method: str) -> None:
+    if not isinstance(letter, DeadLetter):
+        raise ConfigurationError(
+            f"{method}() takes a dead letter, as dead_letters() lists them, not {letter!r}."
+        )
 
 
 def _check_text(text: object, what: str) -> str:

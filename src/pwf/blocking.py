@@ -16,7 +16,7 @@ from pwf import _requests as requests
 from pwf._patience import Patience
 from pwf._requests import Look, Wait
 from pwf_core.capabilities import Capabilities
-from pwf_core.commands import Answer, Command, Drop, Reply, Requeue
+from pwf_core.commands import Answer, Command, Reply
 from pwf_core.directives import Publish
 from pwf_core.errors import RunNotFoundError, StoreFullError, UnavailableError
 from pwf_core.events import Event
@@ -197,17 +197,17 @@ class BlockingClient:
         limit: int = 100,
     ) -> list[DeadLetter]:
         """See `Client.dead_letters`."""
+        requests.check_listing(service, limit)
         return self.port.dead_letters(service, limit)
 
     def requeue(self, letter: DeadLetter, /) -> bool:
         """See `Client.requeue`."""
-        (reply,) = self._apply([Requeue(letter.run_id, letter.call_id)])
+        (reply,) = self._apply([requests.make_requeue(letter)])
         return reply is Answer.DONE
 
     def discard(self, letter: DeadLetter, /) -> bool:
         """See `Client.discard`."""
-        drop = Drop(letter.run_id, letter.call_id, dead=True, reason="discarded")
-        (reply,) = self._apply([drop])
+        (reply,) = self._apply([requests.make_discard(letter)])
         return reply is Answer.DONE
 
     def _apply(self, commands: Sequence[Command]) -> list[Reply]:

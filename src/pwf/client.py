@@ -14,7 +14,7 @@ from pwf import _requests as requests
 from pwf._patience import Patience
 from pwf._requests import Look, Wait
 from pwf_core.capabilities import Capabilities
-from pwf_core.commands import Answer, Command, Drop, Reply, Requeue
+from pwf_core.commands import Answer, Command, Reply
 from pwf_core.directives import Publish
 from pwf_core.errors import (
     ConfigurationError,
@@ -294,17 +294,17 @@ class Client:
             service: Only those of this service.
             limit: At most so many.
         """
+        requests.check_listing(service, limit)
         return await self.port.dead_letters(service, limit)
 
     async def requeue(self, letter: DeadLetter, /) -> bool:
         """Run a dead letter again, its attempts counted from zero; say whether it was dead."""
-        (reply,) = await self._apply([Requeue(letter.run_id, letter.call_id)])
+        (reply,) = await self._apply([requests.make_requeue(letter)])
         return reply is Answer.DONE
 
     async def discard(self, letter: DeadLetter, /) -> bool:
         """Give a dead letter up for good: its run ends as failed; say whether it was dead."""
-        drop = Drop(letter.run_id, letter.call_id, dead=True, reason="discarded")
-        (reply,) = await self._apply([drop])
+        (reply,) = await self._apply([requests.make_discard(letter)])
         return reply is Answer.DONE
 
     async def _apply(self, commands: Sequence[Command]) -> list[Reply]:

@@ -41,6 +41,8 @@ __all__ = [
 # No iteration over these: another attempt would find another order, and derive other ids.
 UNORDERED = (set, frozenset)
 
+_LONGEST = timedelta(days=36_525)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -71,10 +73,12 @@ class Publish(Directive):
         """Return this directive, delayed: the call is delivered *delay* after the commit.
 
         Raises:
-            DirectiveError: If *delay* is no timedelta, or negative.
+            DirectiveError: If *delay* is no timedelta, or negative, or longer than a century.
         """
-        if not isinstance(delay, timedelta) or delay < timedelta(0):
-            raise DirectiveError(f"after() takes a timedelta of 0 or more, not {delay!r}.")
+        if not isinstance(delay, timedelta) or not timedelta(0) <= delay <= _LONGEST:
+            raise DirectiveError(
+                f"after() takes a timedelta from 0 to {_LONGEST.days:,} days, not {delay!r}."
+            )
         return attrs.evolve(self, delay=delay, when=None)
 
     def at(self, when: datetime) -> Self:
@@ -236,8 +240,13 @@ def join(
         raise DirectiveError("join() needs at least one event; to run a task now, publish it.")
     external = {event.name for event in events if isinstance(event, Event) and event.external}
     distinct = tuple(dict.fromkeys(names))
-    if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
-        raise DirectiveError(f"join(timeout=) takes a timedelta above 0, not {timeout!r}.")
+    if timeout is not None and not (
+        isinstance(timeout, timedelta) and timedelta(0) < timeout <= _LONGEST
+    ):
+        raise DirectiveError(
+            f"join(timeout=) takes a timedelta from above 0 to {_LONGEST.days:,} days, "
+            f"not {timeout!r}."
+        )
     if on_timeout is not None:
         _then(on_timeout, "join", "on_timeout")
         if timeout is None:

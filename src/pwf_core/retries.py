@@ -12,6 +12,8 @@ from pwf_core.ids import fraction
 
 __all__ = ["Retry", "backoff_ms", "milliseconds"]
 
+# A value or name that cannot be is a bug: the next attempt makes it again.
+_BUGS = (DirectiveError, CodecError, DefinitionError)
 _Errors: TypeAlias = tuple[type[BaseException], ...] | type[BaseException]
 
 
@@ -65,8 +67,8 @@ class Retry:
 
     def wants(self, error: BaseException, failures: int) -> bool:
         """Say whether a call that has failed *failures* times, last with *error*, runs again."""
-        if failures >= self.attempts or isinstance(error, DirectiveError | CodecError):
-            return False  # a value that cannot be is a bug: the next attempt makes it again
+        if failures >= self.attempts or isinstance(error, _BUGS):
+            return False
         return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
 
 

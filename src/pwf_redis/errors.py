@@ -56,6 +56,7 @@ _CLASSES: tuple[tuple[type[Exception], type[PwfError], str], ...] = (
     (driver.TimeoutError, StoreUnavailableError, "did not answer in time"),
     (TimeoutError, StoreUnavailableError, "did not answer in time"),
     (OSError, StoreUnavailableError, "cannot be reached"),
+    (UnicodeError, ConfigurationError, "has a name that is none in the DNS"),
 )
 
 

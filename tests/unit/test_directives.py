@@ -64,9 +64,9 @@ def test_delays_replace_each_other():
     assert (None, None) == (call.delay, call.when)
 
 
-@pytest.mark.parametrize("delay", [timedelta(seconds=-1), 5, None, "1h"])
+@pytest.mark.parametrize("delay", [timedelta(seconds=-1), timedelta.max, 5, None, "1h"])
 def test_impossible_delays_are_refused(delay):
-    """A delay is a timedelta of zero or more."""
+    """A delay is a timedelta from zero to a century."""
     with pytest.raises(DirectiveError, match="timedelta"):
         publish(add, 1).after(delay)
 

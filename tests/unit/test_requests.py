@@ -15,6 +15,7 @@ from pwf import (
     ConfigurationError,
     DirectiveError,
     Next,
+    PwfError,
     Service,
     Status,
     Worker,
@@ -65,6 +66,23 @@ def test_timeouts_that_cannot_be_are_refused(asked: Callable[[Ask], Any], timeou
     for method in ("wait", "result"):
         with pytest.raises(ConfigurationError, match="timeout= takes a number of seconds"):
             asked(lambda backend, name=method: getattr(backend.run("r"), name)(timeout=timeout))
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda backend: backend.requeue(5), r"requeue\(\) takes a dead letter, .* not 5"),
+        (lambda backend: backend.discard("id"), r"discard\(\) takes a dead letter, .* not 'id'"),
+        (lambda backend: backend.dead_letters(limit="x"), "a whole number above 0, not 'x'"),
+        (lambda backend: backend.dead_letters("s", limit=0), "a whole number above 0, not 0"),
+        (lambda backend: backend.dead_letters("a.b"), "dot"),
+        (lambda backend: backend.run("r").cancel(reason=5), "is a string, not 5"),
+    ],
+)
+def test_what_cannot_be_is_refused(asked: Callable[[Ask], Any], ask: Ask, says: str) -> None:
+    """Dead letters, limits and reasons are what they are said to be."""
+    with pytest.raises(PwfError, match=says):
+        asked(ask)
 
 
 @pytest.mark.parametrize("timeout", [0, 0.01, timedelta(milliseconds=10), timedelta.max])

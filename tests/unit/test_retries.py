@@ -23,6 +23,7 @@ from pwf_core.retries import Retry, backoff_ms, milliseconds
         (Retry(give_up_on=KeyError), KeyError(), 1, False),
         (Retry(on=OSError, give_up_on=PermissionError), PermissionError(), 1, False),
         (Retry(), DirectiveError("wrong"), 1, False),
+        (Retry(), DefinitionError("wrong"), 1, False),
         (Retry(), KeyboardInterrupt(), 1, False),
     ],
 )
