@@ -2,6 +2,7 @@
 
 import logging
 
+from pwf._health import Health
 from pwf.blocking import BlockingClient, BlockingRun
 from pwf.blocking_worker import BlockingWorker
 from pwf.client import Client, Run
@@ -59,6 +60,7 @@ __all__ = [
     "Directive",
     "DirectiveError",
     "Event",
+    "Health",
     "KeyConflictError",
     "Next",
     "PayloadTooLargeError",

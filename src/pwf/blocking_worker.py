@@ -18,6 +18,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from pwf._handlers import call_anywhere
+from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
 from pwf._patience import Patience
@@ -68,6 +69,7 @@ class BlockingWorker:
             grace=grace,
         )
         self._resources = Resources(resources)
+        self._pulse = Pulse()
         self._engine = make_engine(services, self._options, new_session(), self._resources.find)
         self._lock = threading.Lock()
         self._ready = threading.Event()
@@ -148,6 +150,11 @@ class BlockingWorker:
             failure, self._failure = self._failure, None
             raise failure
 
+    def health(self) -> Health:
+        """See `Worker.health`."""
+        leaving = self._engine.stopping or self._closed.is_set() or self._failure is not None
+        return self._pulse.health(running=len(self._engine.running), leaving=leaving)
+
     def _stop_taking(self) -> None:
         with self._lock:
             self._engine.stopping = True
@@ -180,10 +187,14 @@ class BlockingWorker:
         patience = Patience(budget=None)
         while not self._closed.is_set():
             try:
-                return self._port.exchange(exchange.commands, exchange.take)
+                reply = self._port.exchange(exchange.commands, exchange.take)
             except UnavailableError as error:
+                self._pulse.failed(error)
                 patience.report(logger, error)
                 self._closed.wait(patience.next_pause())
+            else:
+                self._pulse.answered()
+                return reply
         return None
 
     def _pause(self, exchange: Exchange, reply: Exchanged) -> None:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pwf._handlers import call_sync, gather_returned, is_async
+from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
 from pwf._patience import Patience
@@ -81,6 +82,7 @@ class Worker:
             grace=grace,
         )
         self._resources = Resources(resources)
+        self._pulse = Pulse()
         self._engine = make_engine(services, self._options, new_session(), self._resources.find)
         self._stack = AsyncExitStack()
         self._main: asyncio.Task[None] | None = None
@@ -163,6 +165,12 @@ class Worker:
         if not main.cancelled():
             main.result()  # raises what stopped it, if it did not end by itself
 
+    def health(self) -> Health:
+        """Return whether this worker takes calls; from any thread, also while a handler blocks."""
+        ended = self._main is not None and self._main.done()
+        leaving = self._engine.stopping or ended
+        return self._pulse.health(running=len(self._engine.running), leaving=leaving)
+
     # -- the loop ---------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
@@ -189,12 +197,16 @@ class Worker:
         patience = Patience(budget=None)
         while True:
             try:
-                return await self._port.exchange(exchange.commands, exchange.take)
+                reply = await self._port.exchange(exchange.commands, exchange.take)
             except UnavailableError as error:
+                self._pulse.failed(error)
                 pause = patience.next_pause()
                 assert pause is not None
                 patience.report(logger, error)
                 await asyncio.sleep(pause)
+            else:
+                self._pulse.answered()
+                return reply
 
     async def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
         """Wait until there may be something to do."""

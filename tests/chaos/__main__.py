@@ -25,7 +25,9 @@ def main() -> int:
     parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     parser.add_argument("--keep", action="store_true", help="keep diary and logs in any case")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as after Ctrl-C: nothing stays
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # leave as after Ctrl-C: nothing stays
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     verdicts = []
     for backend in BACKENDS if options.backend == "all" else (options.backend,):

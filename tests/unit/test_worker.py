@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -19,10 +21,12 @@ from pwf import (
     ConfigurationError,
     Context,
     Directive,
+    Health,
     Next,
     Retry,
     RunFailedError,
     Service,
+    StoreUnavailableError,
     Worker,
     connect,
     connect_blocking,
@@ -265,6 +269,63 @@ def test_log_records_carry_the_call(
 
     assert [vars(inside)[name] for name in ("run_id", "call_id", "task")] == [*ids, "logging.speak"]
     assert vars(outside)["run_id"] == "-"
+
+
+def test_worker_tells_its_health() -> None:
+    """It serves once the backend has answered, not without an answer for long, nor leaving."""
+    service = Service("s")
+    entered, leave = threading.Event(), threading.Event()
+
+    @service.task
+    def hold() -> Next:
+        entered.set()
+        leave.wait(LIMIT)
+        return result(None)
+
+    with connect_blocking("memory://") as backend:
+        worker = BlockingWorker(backend, service)
+        before = worker.health()
+        with worker:
+            run = backend.start(publish(hold))
+            assert entered.wait(LIMIT)
+            during = worker.health()
+            leave.set()
+            run.wait(timeout=LIMIT)
+        after = worker.health()
+
+    assert (before.is_serving, before.silence) == (False, math.inf)
+    assert (during.is_serving, during.running, during.problem) == (True, 1, "")
+    assert not after.is_serving
+
+
+def test_worker_without_backend_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is wrong at once, and after ten seconds that it does not serve."""
+    service = Service("s")
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailableError("gone fishing")
+
+    async def main() -> tuple[Health, Health, Health]:
+        async with connect("memory://") as backend, Worker(backend, service) as worker:
+            while worker.health().silence == math.inf:  # noqa: ASYNC110 -- as a probe would
+                await asyncio.sleep(0)
+            good = worker.health()
+            monkeypatch.setattr(type(backend.port), "exchange", away)
+            while not worker.health().problem:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            bad = worker.health()
+            later = time.monotonic() + 11
+            with monkeypatch.context() as patched:
+                patched.setattr(time, "monotonic", lambda: later)
+                worst = worker.health()
+            monkeypatch.undo()
+        return good, bad, worst
+
+    good, bad, worst = asyncio.run(main())
+    assert (good.is_serving, good.problem) == (True, "")
+    assert (bad.is_serving, bad.problem) == (True, "gone fishing")
+    assert not worst.is_serving
+    assert worst.silence > 10
 
 
 def test_options_that_cannot_be_are_refused() -> None:
