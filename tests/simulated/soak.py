@@ -21,7 +21,7 @@ from tests.chaos.workflows import alpha, beta, run_node
 
 from pwf.testing import Exploration, ExplorationError, explore
 
-__all__ = ["explore_tree"]
+__all__ = ["at_once", "explore_tree"]
 
 _CONCURRENCIES = (1, 3, 64)
 _CHUNK = 100  # workflows that a process takes at a time
@@ -36,7 +36,7 @@ def explore_tree(number: int) -> Exploration:
     return explore(
         alpha,
         beta,
-        start=run_node(_at_once(draw(0, number).root)),
+        start=run_node(at_once(draw(0, number).root)),
         faults=3,
         most=1,
         seed=number,
@@ -44,9 +44,9 @@ def explore_tree(number: int) -> Exploration:
     )
 
 
-def _at_once(node: Node) -> Node:
+def at_once(node: Node) -> Node:
     """Return *node* with handlers that take no time: it would be real time."""
-    children = tuple(_at_once(child) for child in node.children)
+    children = tuple(at_once(child) for child in node.children)
     return msgspec.structs.replace(node, work_ms=0, children=children)
 
 

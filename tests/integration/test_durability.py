@@ -1,0 +1,86 @@
+"""What is left of the work when Redis comes back without the last that it was told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.chaos.shapes import draw, sum_of
+from tests.chaos.workflows import alpha, beta, run_node
+from tests.simulated.soak import at_once
+
+from pwf import Run, RunNotFoundError, Worker, connect
+from pwf.testing import RedisServer
+
+LIMIT = 110.0  # seconds; what the broker had and the store forgot comes again after a minute
+RUNS = 60
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("rabbit", marks=[pytest.mark.redis, pytest.mark.rabbit]),
+    ],
+)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Which of the durable backends; skipped without its servers."""
+    request.getfixturevalue("redis_server")
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A Redis whose log nobody rewrites."""
+    with RedisServer("appendfsync no", "auto-aof-rewrite-percentage 0") as server:
+        yield server
+
+
+@pytest.fixture
+def url(backend: str, server: RedisServer, request: pytest.FixtureRequest) -> str:
+    """The URL of a backend with that Redis."""
+    if backend == "redis":
+        return server.url
+    return f"{request.getfixturevalue('amqp_url')}?namespace=t{server.port}&store={server.url}"
+
+
+def cut_tail(server: RedisServer, share: float) -> None:
+    """Take away the last part of what the log has; mostly in the middle of a transaction."""
+    (log,) = Path(server.folder).rglob("*.incr.aof")
+    os.truncate(log, int(log.stat().st_size * (1 - share)))
+
+
+@pytest.mark.timeout(300)
+def test_tail_of_the_log_is_lost(url: str, server: RedisServer) -> None:
+    """Runs that the store still knows end as they must, the others are not known; none is stuck."""
+    plans = [plan for plan in (draw(3, n) for n in range(2 * RUNS)) if plan.kind == "plain"]
+    plans = plans[:RUNS]
+
+    async def end(run: Run, value: int) -> str:
+        try:
+            found = await run.result(int, timeout=LIMIT)
+        except RunNotFoundError:
+            return "forgotten"
+        return "right" if found == value else f"{found} instead of {value}"
+
+    async def main() -> Counter[str]:
+        async with (
+            connect(url, retention=timedelta(days=1)) as client,
+            Worker(client, alpha, beta, concurrency=4),
+        ):
+            runs = [await client.start(run_node(at_once(plan.root))) for plan in plans]
+            await runs[RUNS // 3].wait(timeout=LIMIT)
+            await asyncio.to_thread(server.kill)
+            cut_tail(server, 0.3)
+            await asyncio.to_thread(server.restart)
+            ends = [end(run, sum_of(plan.root)) for run, plan in zip(runs, plans, strict=True)]
+            return Counter(await asyncio.gather(*ends))
+
+    found = asyncio.run(main())
+    assert set(found) <= {"right", "forgotten"}, found
+    assert found["right"] >= RUNS // 3
