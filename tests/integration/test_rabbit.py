@@ -4,6 +4,7 @@ The async flavour runs behind a thin shim, so that one test speaks for all.
 """
 
 import asyncio
+import importlib
 import itertools
 import logging
 import socket
@@ -25,7 +26,9 @@ from pwf_core.adapters import Settings, Url
 from pwf_core.commands import Message
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError
 from pwf_rabbit.adapter import adapter
-from pwf_rabbit.topology import QueueKind, Topology
+from pwf_rabbit.errors import QueueMissingError
+from pwf_rabbit.options import Options
+from pwf_rabbit.topology import Queue, QueueKind, Topology
 
 pytest.importorskip("aio_pika")
 pika = pytest.importorskip("pika")
@@ -497,6 +500,27 @@ class TestHealing:
         free.close()
         full.publish(more := messages(1))
         assert named(collect(full, 1)) == more
+
+
+@pytest.mark.parametrize("driver", ["link_aio", "link_pika"])
+def test_channels_that_the_server_closes_do_not_end_the_connection(amqp_url, driver):
+    """However many others are being opened at that moment."""
+    connect = importlib.import_module(f"pwf_rabbit.{driver}").connect
+
+    async def miss(link):
+        channel = await link.channel()
+        with pytest.raises(QueueMissingError):
+            await channel.declare(Queue("missing"), passive=True)
+        await channel.close()
+
+    async def main():
+        link = await connect(Options.read(Url.parse(amqp_url), Settings()), "test")
+        for _ in range(30):
+            await asyncio.gather(*(miss(link) for _ in range(20)))
+        assert link.is_open
+        await link.close()
+
+    asyncio.run(main())
 
 
 class TestRefusing:
