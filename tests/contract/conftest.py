@@ -3,6 +3,10 @@
 from functools import partial
 
 import pytest
+from tests.least import rabbit_definitions
+
+from pwf.testing.servers import RabbitServer
+from pwf.testing.shared import share
 
 from .memory import (
     MemoryBackendHarness,
@@ -12,7 +16,14 @@ from .memory import (
     MemoryStoreHarness,
     MemoryWorkflowHarness,
 )
-from .on_rabbit import RabbitBackendHarness, RabbitBrokerHarness, RabbitWorkflowHarness
+from .on_rabbit import (
+    LeastRabbitBackendHarness,
+    LeastRabbitBrokerHarness,
+    LeastRabbitWorkflowHarness,
+    RabbitBackendHarness,
+    RabbitBrokerHarness,
+    RabbitWorkflowHarness,
+)
 from .on_redis import (
     RedisBackendHarness,
     RedisBrokerHarness,
@@ -22,7 +33,11 @@ from .on_redis import (
     RedisWorkflowHarness,
 )
 
-MARKS = {"redis_url": pytest.mark.redis, "amqp_url": pytest.mark.rabbit}
+MARKS = {
+    "redis_url": pytest.mark.redis,
+    "amqp_url": pytest.mark.rabbit,
+    "least_amqp_url": pytest.mark.rabbit,
+}
 
 
 def one(name, make, *servers, blocking=False, **options):
@@ -52,10 +67,25 @@ def rabbit(make, *servers):
     ]
 
 
+def least(make, *servers, blocking=False):
+    """Register a user of RabbitMQ who may make no queues; one flavour is enough for most suites."""
+    name = "-least" + "+redis" * ("redis_url" in servers)
+    driver = "pika" if blocking else "aio-pika"
+    return one(
+        f"{driver}{name}" + "-blocking" * blocking,
+        make,
+        *("least_amqp_url", *servers),
+        blocking=blocking,
+        options=f"driver={driver}",
+    )
+
+
 BROKERS = [
     *both("memory", MemoryBrokerHarness),
     *both("redis", RedisBrokerHarness, "redis_url"),
     *rabbit(RabbitBrokerHarness, "amqp_url"),
+    least(LeastRabbitBrokerHarness),
+    least(LeastRabbitBrokerHarness, blocking=True),
 ]
 STORES = [
     *both("memory-store", MemoryStoreHarness),
@@ -68,13 +98,30 @@ BACKENDS = [
     *both("redis+redis", RedisPairedHarness, "redis_url"),
     *rabbit(RabbitBackendHarness, "amqp_url", "redis_url"),
 ]
+LEAST_BACKENDS = [least(LeastRabbitBackendHarness, "redis_url", blocking=True)]
 WORKFLOWS = [
     *both("memory", MemoryWorkflowHarness),
     *both("memory+memory", MemoryPairedWorkflowHarness),
     *both("redis", RedisWorkflowHarness, "redis_url"),
     *both("redis+redis", RedisPairedWorkflowHarness, "redis_url"),
     *rabbit(RabbitWorkflowHarness, "amqp_url", "redis_url"),
+    least(LeastRabbitWorkflowHarness, "redis_url"),
 ]
+
+
+@pytest.fixture(scope="session")
+def least_amqp_url(rabbit_server, tmp_path_factory, request):
+    """The administrator's URL of a RabbitMQ that has a user who may configure nothing.
+
+    It is one for all workers of the session, as `rabbit_server` is, which says if there is none.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        base = base.parent
+    definitions = tmp_path_factory.mktemp("least") / "definitions.json"
+    definitions.write_text(rabbit_definitions())
+    with share(RabbitServer, base / "pwf-least", f"load_definitions = {definitions}") as server:
+        yield server.url
 
 
 def made(request):
@@ -92,7 +139,7 @@ def store_harness(request):
     return made(request)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, *LEAST_BACKENDS])
 def backend_harness(request):
     return made(request)
 

@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import itertools
 import logging
+import shlex
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from tests.least import as_user, blocks
 
 from pwf.testing.servers import LOOPBACK, RabbitServer
 from pwf_core.adapters import Settings, Url
@@ -715,17 +717,17 @@ class TestOwnServer:
             publish_all(broker, messages(1))
             eventually(lambda: not broker.health())  # noqa: B023 -- called at once
 
-    def test_a_user_without_rights_to_configure(self, own_server, stack):
-        """Works with queues that are there, and says which one is missing."""
-        ctl(own_server, "add_user", "plain", "secret")
-        ctl(own_server, "set_permissions", "plain", "^$", ".*", ".*")
+    def test_a_user_without_rights_to_configure(self, own_server, stack, tmp_path):
+        """Works with queues that are there, and says which one is missing; made as the docs say."""
+        (lines,), (queues,) = blocks("sh"), blocks("json")
+        (tmp_path / "queues.json").write_text(queues)
+        for line in lines.replace("queues.json", str(tmp_path / "queues.json")).splitlines():
+            ctl(own_server, *shlex.split(line)[1:])
+        url = as_user(own_server.url, "worker")
         for flavour in FLAVOURS:
-            site = Site(own_server.url, flavour, "quorum", stack)
-            site.broker().publish(messages(1))
-            url = own_server.url.replace("guest:guest", "plain:secret")
-            broker = Site(url, flavour, "quorum", stack, site.namespace).broker()
-            assert broker.publish(messages(1)) == [True]
-            assert len(named(collect(broker, 2))) == 2
+            broker = Site(url, flavour, "quorum", stack, "default").broker()
+            assert broker.publish(messages(2, "shop")) == [True, True]
+            assert len(named(collect(broker, 2, service="shop"))) == 2
             with pytest.raises(ConfigurationError, match=r"missing.* does not exist"):
                 broker.publish(messages(1, "missing"))
 

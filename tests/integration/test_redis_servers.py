@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from tests.integration.certificates import Authority
+from tests.least import redis_user
 
 from pwf.testing.servers import LOOPBACK, RedisServer
 from pwf_core.adapters import Settings, Url
@@ -123,13 +124,7 @@ class TestMinimalUser:
             yield server
 
     def url_of(self, server, *commands):
-        with redis.Redis.from_url(server.url) as admin:
-            admin.execute_command(
-                *("ACL", "SETUSER", "worker", "reset", "on", ">secret"),
-                *("~pwf:{n:*}:*", "&pwf:{n:*}:*", "-@all"),
-                *(f"+{command}" for command in commands),
-            )
-        return server.url.replace("://", "://worker:secret@")
+        return redis_user(server.url, "n", commands)
 
     def test_carries_everything(self, server):
         url = self.url_of(server, *NEEDED)
