@@ -5,9 +5,17 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-__all__ = ["as_user", "blocks", "rabbit_definitions", "rabbit_rights", "redis_rules", "redis_user"]
+__all__ = [
+    "PASSWORD",
+    "as_user",
+    "blocks",
+    "rabbit_definitions",
+    "rabbit_rights",
+    "redis_rules",
+    "redis_user",
+]
 
-PASSWORD = "password"
+PASSWORD = "hunter2zq"  # found in nothing else
 _PAGE = Path(__file__).parents[1] / "docs" / "deployment.md"
 
 
@@ -55,8 +63,8 @@ def rabbit_definitions(name="worker"):
     return json.dumps(definitions)
 
 
-def as_user(url, name):
-    """Return *url* with the name and password of that user."""
+def as_user(url, name, password=PASSWORD):
+    """Return *url* with that name and password."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{name}:{PASSWORD}@{host}"))
+    return urlunsplit(parts._replace(netloc=f"{name}:{password}@{host}"))

@@ -47,24 +47,25 @@ async def connect(options: Options, name: str) -> _AioLink:
         except aiormq.exceptions.InvalidFrameError as error:
             if "Connection.OpenOk" not in str(error):
                 raise
-            # aiormq drops what the server said instead of opening the virtual host.
+            # aiormq drops what the server said instead of opening the virtual host. Its own words
+            # have the address of an object, so that no two attempts would seem to fail alike.
             refused = f"NOT_ALLOWED - virtual host {options.vhost!r} cannot be opened"
-            raise ConnectionError(refused) from error
+            raise ConnectionError(refused) from None
     return _AioLink(connection, options.where)
 
 
 async def _open(options: Options, name: str) -> AbstractConnection:
-    url = aio_pika.connection.make_url(
-        host=options.host,
-        port=options.port,
-        login=options.username,
-        password=options.password,
-        virtualhost=options.vhost,
-        ssl=options.tls,
-        heartbeat=str(options.heartbeat),
-    )
     connection = aio_pika.Connection(
-        url,
+        # No variable of ours holds it: it shows the password, and tracebacks may show variables.
+        aio_pika.connection.make_url(
+            host=options.host,
+            port=options.port,
+            login=options.username,
+            password=options.password,
+            virtualhost=options.vhost,
+            ssl=options.tls,
+            heartbeat=str(options.heartbeat),
+        ),
         ssl_context=options.ssl_context(),
         client_properties={"connection_name": name},
     )

@@ -3,10 +3,6 @@
 from functools import partial
 
 import pytest
-from tests.least import rabbit_definitions
-
-from pwf.testing.servers import RabbitServer
-from pwf.testing.shared import share
 
 from .memory import (
     MemoryBackendHarness,
@@ -107,21 +103,6 @@ WORKFLOWS = [
     *rabbit(RabbitWorkflowHarness, "amqp_url", "redis_url"),
     least(LeastRabbitWorkflowHarness, "redis_url"),
 ]
-
-
-@pytest.fixture(scope="session")
-def least_amqp_url(rabbit_server, tmp_path_factory, request):
-    """The administrator's URL of a RabbitMQ that has a user who may configure nothing.
-
-    It is one for all workers of the session, as `rabbit_server` is, which says if there is none.
-    """
-    base = tmp_path_factory.getbasetemp()
-    if hasattr(request.config, "workerinput"):
-        base = base.parent
-    definitions = tmp_path_factory.mktemp("least") / "definitions.json"
-    definitions.write_text(rabbit_definitions())
-    with share(RabbitServer, base / "pwf-least", f"load_definitions = {definitions}") as server:
-        yield server.url
 
 
 def made(request):

@@ -723,7 +723,7 @@ class TestOwnServer:
         (tmp_path / "queues.json").write_text(queues)
         for line in lines.replace("queues.json", str(tmp_path / "queues.json")).splitlines():
             ctl(own_server, *shlex.split(line)[1:])
-        url = as_user(own_server.url, "worker")
+        url = as_user(own_server.url, "worker", "password")
         for flavour in FLAVOURS:
             broker = Site(url, flavour, "quorum", stack, "default").broker()
             assert broker.publish(messages(2, "shop")) == [True, True]
