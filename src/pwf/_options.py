@@ -16,6 +16,7 @@ from pwf_core.protocol import Outcome
 from pwf_core.retries import milliseconds
 from pwf_core.service import Service
 from pwf_core.tasks import Task
+from pwf_core.texts import printable
 
 __all__ = ["IDLE_RECHECK", "WorkerOptions", "make_engine"]
 
@@ -104,13 +105,13 @@ _LEVELS = {
 
 
 def log_outcome(grant: Granted, outcome: Outcome, problem: str) -> None:
-    """Write down how a call ended, and the last line of its error."""
+    """Write down how a call ended, and after which error; never a payload."""
     logger.log(
         _LEVELS[outcome],
         "%s: %s%s (run %s, call %s, attempt %s)",
-        grant.address,
+        printable(grant.address),
         outcome.value,
-        f" after {problem.strip().splitlines()[-1]}" if problem else "",
+        f" after {problem}" if problem else "",
         grant.run_id,
         grant.call_id,
         grant.attempt,

@@ -71,7 +71,8 @@ def translate(error: Exception, where: str) -> Exception:
     """
     if isinstance(error, PwfError | driver.NoScriptError):
         return error
-    text = str(error)
+    # Of a command that it does not know, the server repeats the arguments: payloads, say.
+    text = str(error).partition(", with args beginning with")[0]
     if isinstance(error.__context__, ssl.SSLCertVerificationError):
         # It may pass: a server whose certificate has run out gets a new one, and work goes on.
         return StoreUnavailableError(
