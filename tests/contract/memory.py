@@ -7,10 +7,13 @@ from typing import Any
 
 import attrs
 
+from pwf_core.commands import Message
+from pwf_core.names import service_of
 from pwf_core.paired import BlockingPaired, Paired
 from pwf_core.state import Rules
 from pwf_core.testing.cable import Cable
 from pwf_core.testing.shims import unblocked
+from pwf_core.wire import encode_messages
 from pwf_memory.backend import BlockingMemoryBackend, MemoryBackend
 from pwf_memory.broker import BlockingMemoryBroker, MemoryBroker, Queues
 from pwf_memory.clock import SystemClock, VirtualClock
@@ -69,6 +72,13 @@ class _Memory:
 
     async def inject(self, service: str, body: bytes) -> None:
         self.names[1].put(service, body)
+
+    async def forge(self, message: Message) -> None:
+        service = service_of(message.address)
+        if self.paired:
+            await self.inject(service, encode_messages([message]))
+        else:
+            self.names[0].queues[service].append(message)
 
     def new_names(self) -> tuple[Tables, Queues]:
         return Tables(self.rules, self.clock), Queues()

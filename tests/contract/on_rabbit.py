@@ -34,14 +34,14 @@ class _Rabbit(Served):
         make = adapter.blocking_broker if self.blocking else adapter.broker
         return make(Url.parse(f"{url}?{self.options}"), settings)
 
+    async def inject(self, service: str, body: bytes) -> None:
+        queue = Topology(self.names[0]).queue(service).name
+        await asyncio.to_thread(publish, self.urls["amqp_url"], queue, body)
+
 
 class RabbitBrokerHarness(_Rabbit):
     def make(self, settings: Settings, amqp_url: str) -> Any:
         return self.make_broker(settings, amqp_url)
-
-    async def inject(self, service: str, body: bytes) -> None:
-        queue = Topology(self.names[0]).queue(service).name
-        await asyncio.to_thread(publish, self.urls["amqp_url"], queue, body)
 
 
 class RabbitBackendHarness(_Rabbit, _Redis):

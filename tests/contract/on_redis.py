@@ -13,6 +13,8 @@ from redis import Redis
 from tests.least import redis_user
 
 from pwf_core.adapters import Settings, Url
+from pwf_core.commands import Message
+from pwf_core.names import service_of
 from pwf_core.paired import BlockingPaired, Paired
 from pwf_core.state import Rules
 from pwf_redis.adapter import adapter
@@ -36,6 +38,13 @@ class _AsLeastUser(Served):
         name = f"worker-{len(self.allowed)}"
         url = redis_user(redis_url, "*", self.allowed, name)  # tests have namespaces of their own
         super().__init__(redis_url=url, **rest)
+
+    async def inject(self, service: str, body: bytes) -> None:
+        await asyncio.to_thread(self.add, Keys(self.names[0]).stream(service), body)
+
+    def add(self, stream: str, body: bytes) -> None:
+        with Redis.from_url(self.admin_url) as redis:
+            redis.xadd(stream, {"m": body})
 
 
 class _Redis(_AsLeastUser):
@@ -88,6 +97,11 @@ class RedisBackendHarness(_Redis):
         make = adapter.blocking_backend if self.blocking else adapter.backend
         return self.timed(make(Url.parse(redis_url), settings))
 
+    async def forge(self, message: Message) -> None:
+        name = f"{message.run_id}:{message.call_id}:{message.generation}"
+        queue = Keys(self.names[0]).queue(service_of(message.address))
+        await asyncio.to_thread(self.add, queue, name.encode())
+
 
 class RedisBrokerHarness(_AsLeastUser):
     allowed = (*NEEDED, *NEEDED_BY_STREAMS)
@@ -110,13 +124,6 @@ class RedisBrokerHarness(_AsLeastUser):
                 if pending:
                     ids = [one["message_id"] for one in pending]
                     redis.xclaim(stream, GROUP, dead.consumer, 0, ids, idle=ABANDONED_MS)
-
-    async def inject(self, service: str, body: bytes) -> None:
-        await asyncio.to_thread(self.add, Keys(self.names[0]).stream(service), body)
-
-    def add(self, stream: str, body: bytes) -> None:
-        with Redis.from_url(self.admin_url) as redis:
-            redis.xadd(stream, {"m": body})
 
 
 class RedisPairedHarness(_Redis):

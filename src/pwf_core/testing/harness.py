@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
+from pwf_core.commands import Message
 from pwf_core.service import Service
 from pwf_core.state import Rules
 
@@ -73,6 +74,10 @@ class Harness(Protocol[Port]):
 
     async def inject(self, service: str, body: bytes) -> None:
         """Put a message of a stranger into the queue of *service*; for brokers only."""
+        ...
+
+    async def forge(self, message: Message) -> None:
+        """Put *message* into the queue of its service, past every port; for backends only."""
         ...
 
 
