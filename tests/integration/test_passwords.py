@@ -306,7 +306,8 @@ class TestCommandLine:
         assert_secret([out, err, *said])
 
     @pytest.mark.parametrize(
-        "more", [["--nonsense"], ["--url"], ["--namespace=a b"], ["x", "y", "z"], ["--url=x:{}@y"]]
+        "more",
+        [["--nonsense"], ["--url"], ["--namespace=a b"], ["--url=x:{}@y"], ["redis://ann:{}@h"]],
     )
     def test_says_what_is_wrong_with_arguments(self, more, pwf):
         more = [one.format(PASSWORD) for one in more]
