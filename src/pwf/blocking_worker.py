@@ -1,6 +1,6 @@
 """The worker on threads: drives the same `Engine` for programs without an event loop.
 
-One thread makes the round trips, one listens for work, one keeps the leases, and a pool runs the
+One thread makes the round trips, one listens for work, one keeps the leases, and others run the
 handlers. The engine is shared under a lock; nothing waits while holding it.
 """
 
@@ -20,12 +20,14 @@ from typing import Any, Self
 from pwf._handlers import call_anywhere
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
+from pwf._leases import LeaseKeeper
 from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._threads import Threads
 from pwf.blocking import BlockingClient
 from pwf.logs import CurrentCall, current_call
+from pwf_core.commands import Renew, Reply
 from pwf_core.engine import Exchange, RunningCall
 from pwf_core.errors import ConfigurationError, UnavailableError
 from pwf_core.ports import Exchanged
@@ -87,7 +89,13 @@ class BlockingWorker:
         with ExitStack() as stack:
             self._resources.open(stack)
             self._stack = stack.pop_all()
-        for target in (self._serve, self._idle, self._renew):
+        self._keeper = LeaseKeeper(
+            self._port.leases(),
+            self._options.lease.total_seconds(),
+            self._engine.renewals,
+            self._renewed,
+        )
+        for target in (self._serve, self._idle):
             thread = threading.Thread(target=target, name=f"pwf{target.__name__}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -143,6 +151,7 @@ class BlockingWorker:
             # The backend may be away; then the leases end by themselves.
             serving.join(self._options.lease.total_seconds())
         self._closed.set()
+        self._keeper.close()
         self._listen.set()
         self._pool.close()
         self._stack.close()
@@ -221,19 +230,9 @@ class BlockingWorker:
                 self._closed.wait(IDLE_RECHECK)  # the exchange reports it
             self._ready.set()
 
-    def _renew(self) -> None:
-        pause = self._options.lease.total_seconds() / 3
-        while not self._closed.wait(pause):
-            with self._lock:
-                renewals = self._engine.renewals()
-            if not renewals:
-                continue
-            try:
-                replies = self._port.apply(renewals)
-            except UnavailableError:
-                continue  # the exchange reports it; the next try may still be in time
-            with self._lock:
-                self._engine.renewed(renewals, replies)
+    def _renewed(self, renewals: Sequence[Renew], replies: Sequence[Reply]) -> None:
+        with self._lock:
+            self._engine.renewed(renewals, replies)
 
     # -- handlers ---------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from pwf_core.ids import RunId
 from pwf_core.ports import BlockingWatch, Exchanged, Take, Watch
 from pwf_core.views import DeadLetter, RunView
 from pwf_memory import waiting
-from pwf_memory.tables import Tables
+from pwf_memory.tables import MemoryLeases, Tables
 
 __all__ = ["BlockingMemoryBackend", "MemoryBackend"]
 
@@ -56,6 +56,10 @@ class MemoryBackend:
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """See `Backend.watch`."""
         return waiting.watch(self.tables, run_id)
+
+    def leases(self) -> MemoryLeases:
+        """See `Backend.leases`."""
+        return MemoryLeases(self.tables)
 
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""
@@ -102,6 +106,10 @@ class BlockingMemoryBackend:
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `Backend.watch`."""
         return waiting.watch_blocking(self.tables, run_id)
+
+    def leases(self) -> MemoryLeases:
+        """See `Backend.leases`."""
+        return MemoryLeases(self.tables)
 
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""

@@ -14,7 +14,7 @@ from pwf_core.ports import Applied, BlockingWatch, Watch
 from pwf_core.state import Rules
 from pwf_core.views import DeadLetter, RunView
 from pwf_memory import waiting
-from pwf_memory.tables import Tables
+from pwf_memory.tables import MemoryLeases, Tables
 
 __all__ = ["BlockingMemoryStateStore", "MemoryStateStore"]
 
@@ -54,6 +54,10 @@ class MemoryStateStore:
         """See `StateStore.watch`."""
         return waiting.watch(self.tables, run_id)
 
+    def leases(self) -> MemoryLeases:
+        """See `StateStore.leases`."""
+        return MemoryLeases(self.tables)
+
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `StateStore.dead_letters`."""
         return self.tables.dead_letters(service, limit)
@@ -91,6 +95,10 @@ class BlockingMemoryStateStore:
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `StateStore.watch`."""
         return waiting.watch_blocking(self.tables, run_id)
+
+    def leases(self) -> MemoryLeases:
+        """See `StateStore.leases`."""
+        return MemoryLeases(self.tables)
 
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `StateStore.dead_letters`."""

@@ -22,6 +22,7 @@ from pwf_core.commands import (
     Fire,
     Granted,
     Message,
+    Renew,
     Reply,
     Start,
     Started,
@@ -45,7 +46,7 @@ from pwf_core.transition import transition
 from pwf_core.views import DeadLetter, Outcome, RunView
 from pwf_memory.clock import SystemClock
 
-__all__ = ["KEY_GRACE_MS", "Tables"]
+__all__ = ["KEY_GRACE_MS", "MemoryLeases", "Tables"]
 
 # A key outlives its run by this, so that a client that repeats its start late starts nothing twice.
 KEY_GRACE_MS = 3600 * 1000
@@ -336,3 +337,17 @@ class Tables:
         for services, wake in tuple(self._idle.values()):
             if service in services:
                 wake()
+
+
+@attrs.frozen
+class MemoryLeases:
+    """See `Leases`; the tables may be used from any thread as they are."""
+
+    _tables: Tables
+
+    def renew(self, renewals: Sequence[Renew]) -> list[Reply]:
+        """See `Leases.renew`."""
+        return self._tables.apply(renewals).replies
+
+    def close(self) -> None:
+        """See `Leases.close`; nothing was opened."""

@@ -25,6 +25,7 @@ from pwf_core.ids import RunId
 from pwf_core.ports import Exchanged, Take, Watch
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis.client import Client, operations_for
+from pwf_redis.leases import RedisLeases
 from pwf_redis.operations import Operations
 from pwf_redis.target import Target
 
@@ -81,6 +82,10 @@ class RedisBackend:
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """See `Backend.watch`."""
         return self._client.watch(self.operations.keys.done(run_id))
+
+    def leases(self) -> RedisLeases:
+        """See `Backend.leases`."""
+        return RedisLeases.of(self.operations, self._client.target)
 
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""

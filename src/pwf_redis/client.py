@@ -41,7 +41,7 @@ def operations_for(target: Target, settings: Settings) -> Operations:
 class Client:
     """A server as seen from an event loop. Opens itself when first used."""
 
-    _target: Target
+    target: Target
     _opening: Callable[[], Steps[Round, None]]  # what to do first
     _links: Links = attrs.field(init=False)
     _waiting: Links = attrs.field(init=False)  # of their own, so that who waits blocks nobody
@@ -50,13 +50,13 @@ class Client:
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._links = Links(self._target)
-        self._waiting = Links(self._target, most=WAITING)
-        self._ears = Ears(self._target)
+        self._links = Links(self.target)
+        self._waiting = Links(self.target, most=WAITING)
+        self._ears = Ears(self.target)
 
     async def open(self) -> None:
         """Connect and check the server; again, it checks again."""
-        await asyncio.to_thread(self._target.acquire)
+        await asyncio.to_thread(self.target.acquire)
         self._is_closed = False
         self._links.open()
         self._waiting.open()
@@ -69,7 +69,7 @@ class Client:
         await self._ears.close()
         await self._waiting.close()
         await self._links.close()
-        self._target.release()
+        self.target.release()
 
     async def run(self, steps: Steps[Round, T]) -> T:
         """Perform an operation."""
@@ -98,7 +98,7 @@ class Client:
             timeout: In seconds.
         """
         # The server is asked to answer well before its silence would count as a fault.
-        longest = min(LOOK_AGAIN, self._target.timeout / 2)
+        longest = min(LOOK_AGAIN, self.target.timeout / 2)
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
         try:

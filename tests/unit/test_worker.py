@@ -441,3 +441,43 @@ print("closed")
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, check=True, timeout=LIMIT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("closed\n", "")
+
+
+def hold_up_the_loop(timeout: timedelta | None, name: str) -> tuple[Any, list[int]]:
+    """Run a handler that blocks its loop for many leases, beside a worker that would take over."""
+    service, lease = Service("held"), timedelta(seconds=0.1)
+    attempts, gate = list[int](), threading.Event()
+
+    @service.task(timeout=timeout, retry=Retry(attempts=5, base=timedelta(milliseconds=1)))
+    async def block(ctx: Context) -> Next:
+        attempts.append(ctx.attempt)
+        if len(attempts) == 1:
+            gate.wait(LIMIT)
+        return result(ctx.attempt)
+
+    async def first() -> None:
+        async with connect(f"memory://{name}") as backend, Worker(backend, service, lease=lease):
+            await (await backend.start(publish(block), key="it")).wait(timeout=LIMIT)
+
+    with connect_blocking(f"memory://{name}") as backend:
+        thread = threading.Thread(target=asyncio.run, args=(first(),))
+        thread.start()
+        run = backend.start(publish(block), key="it")
+        with BlockingWorker(backend, service, lease=lease):
+            deadline = time.monotonic() + 5 * lease.total_seconds()
+            while time.monotonic() < deadline and len(attempts) < 2:
+                run.status()
+            gate.set()
+            value = run.result(timeout=LIMIT)
+            thread.join(LIMIT)
+    return value, attempts
+
+
+def test_handler_that_blocks_the_loop_keeps_its_lease() -> None:
+    """Leases are renewed by a thread, so nobody else takes the call meanwhile."""
+    assert hold_up_the_loop(None, "kept") == (1, [1])
+
+
+def test_handler_that_blocks_the_loop_beyond_its_time_out_is_taken_over() -> None:
+    """Its own loop cannot end it, so its lease is let go."""
+    assert hold_up_the_loop(timedelta(milliseconds=50), "let-go") == (2, [1, 2])

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import attrs
 
-from pwf_core.commands import Command, Renew
+from pwf_core.commands import Command, Renew, Reply
 from pwf_core.errors import UnavailableError
-from pwf_core.ports import Take
+from pwf_core.ports import Leases, Take
 
 __all__ = ["Cable"]
 
@@ -37,9 +37,11 @@ class Cable:
 
     def apply(self, commands: Sequence[Command]) -> Any:
         """See `Backend.apply`."""
-        if self.drops_renewals and any(isinstance(one, Renew) for one in commands):
-            raise UnavailableError("The cable drops renewals.")
         return self._through().apply(commands)
+
+    def leases(self) -> _Leases:
+        """See `Backend.leases`."""
+        return _Leases(self, self._port.leases())
 
     def exchange(self, commands: Sequence[Command], take: Take) -> Any:
         """See `Backend.exchange`."""
@@ -53,3 +55,17 @@ class Cable:
         if self.is_cut:
             raise UnavailableError("The cable is cut.")
         return self._port
+
+
+@attrs.frozen
+class _Leases:
+    _cable: Cable
+    _leases: Leases
+
+    def renew(self, renewals: Sequence[Renew]) -> list[Reply]:
+        if self._cable.is_cut or self._cable.drops_renewals:
+            raise UnavailableError("The cable drops renewals.")
+        return self._leases.renew(renewals)
+
+    def close(self) -> None:
+        self._leases.close()
