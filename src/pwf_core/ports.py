@@ -5,7 +5,8 @@ one after the other, each seeing what earlier ones wrote; each is atomic on its 
 never fails its neighbours. An adapter tries once and reports: `UnavailableError` means that some,
 all or none of the batch was applied, and that the caller may send the same batch again, because
 every command is safe to repeat. Any method may be called while another one waits; what is returned
-belongs to the caller.
+belongs to the caller. Once closed, a port raises `UnavailableError` until it is opened again, and
+whoever waits at it is let go.
 
 Every port has a blocking twin with the same method names, whose methods may be called from any
 thread. A test compares the two.

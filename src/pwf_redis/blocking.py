@@ -60,9 +60,9 @@ class BlockingClient:
     def close(self) -> None:
         """Let go of all connections."""
         self._is_closed, self._is_open = True, False
-        self._ears.close()
         self._waiting.close()
         self._links.close()
+        self._ears.close()  # who is told to look must find the links closed
         self.target.release()
 
     def run(self, steps: Steps[Round, T]) -> T:
@@ -76,6 +76,7 @@ class BlockingClient:
 
     def watch(self, channel: str) -> AbstractContextManager[BlockingWatch]:
         """Listen for the end of a run."""
+        self._links.check_open()
         return self._ears.watch(channel)
 
     def wait_for_work(
@@ -87,6 +88,7 @@ class BlockingClient:
         """See `Client.wait_for_work`."""
         longest = min(LOOK_AGAIN, self.target.timeout / 2)
         deadline = time.monotonic() + timeout
+        self._links.check_open()
         try:
             while not self.run(look()) and (left := deadline - time.monotonic()) > 0:
                 seconds = max(min(left, longest), 0.001)

@@ -66,9 +66,9 @@ class Client:
     async def close(self) -> None:
         """Let go of all connections."""
         self._is_closed, self._is_open = True, False
-        await self._ears.close()
         await self._waiting.close()
         await self._links.close()
+        await self._ears.close()  # who is told to look must find the links closed
         self.target.release()
 
     async def run(self, steps: Steps[Round, T]) -> T:
@@ -82,6 +82,7 @@ class Client:
 
     def watch(self, channel: str) -> AbstractAsyncContextManager[Watch]:
         """Listen for the end of a run."""
+        self._links.check_open()
         return self._ears.watch(channel)
 
     async def wait_for_work(
@@ -101,6 +102,7 @@ class Client:
         longest = min(LOOK_AGAIN, self.target.timeout / 2)
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
+        self._links.check_open()
         try:
             while not await self.run(look()) and (left := deadline - now()) > 0:
                 seconds = max(min(left, longest), 0.001)  # Redis takes 0 for "for ever"

@@ -201,6 +201,9 @@ class Ears:
         """Stop listening; who waits is told to look."""
         for channel in tuple(self._watches):
             self._tell(channel, None)
+        for confirmed in self._confirmed.values():
+            confirmed.set()
+        self._confirmed.clear()
         if self._listening is not None:
             listening, self._listening = self._listening, None
             if not listening.done() and listening.get_loop() is asyncio.get_running_loop():

@@ -154,6 +154,9 @@ class BlockingEars:
             for watches in state.watches.values():
                 for watch in watches:
                     watch.put(None)
+            for confirmed in state.confirmed.values():
+                confirmed.set()
+            state.confirmed.clear()
             if state.bell is not None:
                 state.bell.ring()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
@@ -16,7 +16,7 @@ __all__ = ["Cable"]
 
 @attrs.define
 class Cable:
-    """Between a client and its backend: once cut, nothing gets through.
+    """Between clients and their backends: once cut, nothing gets through.
 
     Attributes:
         is_cut: Whether it is.
@@ -25,36 +25,39 @@ class Cable:
 
     is_cut: bool = False
     drops_renewals: bool = False
-    _port: Any = None
 
-    def __call__(self, port: Any) -> Self:
-        """Plug the backend in."""
-        self._port = port
-        return self
+    def __call__(self, port: Any) -> Any:
+        """Return the backend *port*, as it is reached through this cable."""
+        return _Plugged(self, port)
+
+    def check(self) -> None:
+        """Raise if it is cut."""
+        if self.is_cut:
+            raise UnavailableError("The cable is cut.")
+
+
+@attrs.frozen(eq=False)
+class _Plugged:
+    _cable: Cable
+    _port: Any
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._port, name)
 
     def apply(self, commands: Sequence[Command]) -> Any:
-        """See `Backend.apply`."""
-        return self._through().apply(commands)
+        self._cable.check()
+        return self._port.apply(commands)
 
     def leases(self) -> _Leases:
-        """See `Backend.leases`."""
-        return _Leases(self, self._port.leases())
+        return _Leases(self._cable, self._port.leases())
 
     def exchange(self, commands: Sequence[Command], take: Take) -> Any:
-        """See `Backend.exchange`."""
-        return self._through().exchange(commands, take)
+        self._cable.check()
+        return self._port.exchange(commands, take)
 
     def idle(self, services: Sequence[str], timeout: float) -> Any:
-        """See `Backend.idle`."""
-        return self._through().idle(services, timeout)
-
-    def _through(self) -> Any:
-        if self.is_cut:
-            raise UnavailableError("The cable is cut.")
-        return self._port
+        self._cable.check()
+        return self._port.idle(services, timeout)
 
 
 @attrs.frozen
@@ -63,7 +66,8 @@ class _Leases:
     _leases: Leases
 
     def renew(self, renewals: Sequence[Renew]) -> list[Reply]:
-        if self._cable.is_cut or self._cable.drops_renewals:
+        self._cable.check()
+        if self._cable.drops_renewals:
             raise UnavailableError("The cable drops renewals.")
         return self._leases.renew(renewals)
 
