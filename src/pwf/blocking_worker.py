@@ -7,6 +7,7 @@ handlers. The engine is shared under a lock; nothing waits while holding it.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import signal
 import threading
@@ -78,6 +79,7 @@ class BlockingWorker:
         self._listen = threading.Event()
         self._closed = threading.Event()
         self._pool = Threads()
+        self._stops: dict[RunningCall, Callable[[], None]] = {}
         self._stack = ExitStack()
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
@@ -146,7 +148,8 @@ class BlockingWorker:
         serving.join(limit)
         if serving.is_alive():
             with self._lock:
-                self._engine.hand_back()
+                interrupted = self._engine.hand_back()
+            self._stop(*interrupted)
             self._ready.set()
             # The backend may be away; then the leases end by themselves.
             serving.join(self._options.lease.total_seconds())
@@ -232,7 +235,8 @@ class BlockingWorker:
 
     def _renewed(self, renewals: Sequence[Renew], replies: Sequence[Reply]) -> None:
         with self._lock:
-            self._engine.renewed(renewals, replies)
+            lost = self._engine.renewed(renewals, replies)
+        self._stop(*lost)
 
     # -- handlers ---------------------------------------------------------------------------------
 
@@ -242,11 +246,8 @@ class BlockingWorker:
         grant, timeout = call.grant, call.invoke.task.timeout
         if timeout is not None:
             limit = timeout.total_seconds()
-            timer = threading.Timer(
-                limit,
-                self._raised,
-                (call, TimeoutError(f"{grant.address} did not finish within {timeout}")),
-            )
+            error = TimeoutError(f"{grant.address} did not finish within {timeout}")
+            timer = threading.Timer(limit, self._time_out, (call, error))
             timer.daemon = True
             timer.start()
         context = contextvars.Context()
@@ -260,7 +261,9 @@ class BlockingWorker:
         task = invoke.task
         args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
         try:
-            value = call_anywhere(task.fn, args, invoke.kwargs)
+            value = call_anywhere(
+                task.fn, args, invoke.kwargs, functools.partial(self._stops.__setitem__, call)
+            )
         except BaseException as error:  # noqa: BLE001 -- a handler's error ends its attempt, not us
             self._raised(call, error)
         else:
@@ -268,8 +271,20 @@ class BlockingWorker:
                 self._engine.returned(call, value)
             self._ready.set()
         finally:
+            self._stops.pop(call, None)
             if timer is not None:
                 timer.cancel()
+
+    def _time_out(self, call: RunningCall, error: TimeoutError) -> None:
+        self._raised(call, error)
+        self._stop(call)
+
+    def _stop(self, *calls: RunningCall) -> None:
+        """Cancel those handlers that can be: the async ones."""
+        for call in calls:
+            stop = self._stops.get(call)
+            if stop is not None:
+                stop()
 
     def _raised(self, call: RunningCall, error: BaseException) -> None:
         with self._lock:

@@ -199,6 +199,13 @@ class Tables:
                 if not ears:
                     del self._ears[run_id]
 
+    def enqueue(self, message: Message) -> None:
+        """Put a copy of a call into the queue of its service."""
+        service = service_of(message.address)
+        with self._lock:
+            self.queues[service].append(message)
+            self._wake(service)
+
     def wake_all(self) -> None:
         """Wake everybody who waits for work: time has been moved."""
         with self._lock:
@@ -303,9 +310,7 @@ class Tables:
                     if self.rules.paired:
                         self._enqueued.append(message)
                     else:
-                        service = service_of(address)
-                        self.queues[service].append(message)
-                        self._wake(service)
+                        self.enqueue(message)
                 case SetTimer(call_id, due_ms, address):
                     self._set_timer((run_id, call_id), due_ms, address)
                 case ClearTimer(call_id):

@@ -6,6 +6,7 @@ a client that only publishes has one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pwf_core.capabilities import Capabilities
@@ -22,6 +23,8 @@ from pwf_rabbit.outlet import Outlet, Parcel
 __all__ = ["CAPABILITIES", "RabbitBroker"]
 
 CAPABILITIES = Capabilities(technology="rabbitmq", durable=True, shared=True)
+
+_log = logging.getLogger("pwf_rabbit")
 
 _REASON = 1000  # characters of a problem that travel with a rejected message
 
@@ -102,6 +105,14 @@ class RabbitBroker:
             else:
                 self._intake.put_back(delivery)  # kept until they can be set aside
         await self._intake.ack(done)
+        if done:
+            _log.warning(
+                "set aside %d messages to %s, the first because: %s; they are in the queue %s",
+                len(done),
+                ", ".join(sorted({one.service for one in done})),
+                done[0].problem,
+                self._options.topology.rejected.name,
+            )
 
     async def drain(self, service: str, limit: int) -> list[Delivery]:
         """See `Broker.drain`."""

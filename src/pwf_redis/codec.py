@@ -68,12 +68,14 @@ class Done(Struct, frozen=True):
         grants: Calls taken.
         enqueued: Copies that want to be published (paired).
         next_due_ms: Until the earliest timer; None without one.
+        strange: How many messages of strangers were set aside.
     """
 
     replies: list[Reply]
     grants: list[Granted]
     enqueued: list[Message]
     next_due_ms: int | None
+    strange: int
 
 
 class Refused(Struct, frozen=True):
@@ -284,7 +286,7 @@ def decode_reply(reply: Any, commands: Sequence[Command], take: Take | None) -> 
     """Return what `lua/exchange.lua` answered."""
     if reply[0]:
         return _refused(reply)
-    _, replies, grants, enqueued, next_due_ms = reply
+    _, replies, grants, enqueued, next_due_ms, strange = reply
     claim_id = take.claim_id if take is not None else ClaimId("")
     return Done(
         [
@@ -297,6 +299,7 @@ def decode_reply(reply: Any, commands: Sequence[Command], take: Take | None) -> 
             for one in enqueued
         ],
         next_due_ms if next_due_ms >= 0 else None,
+        strange,
     )
 
 

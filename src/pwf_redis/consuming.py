@@ -15,6 +15,7 @@ See https://redis.io/docs/latest/develop/data-types/streams/#consumer-groups.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -34,6 +35,8 @@ from pwf_redis.rounds import Command, Round, ask, call
 from pwf_redis.scripts import PUBLISH, RELEASE, SETTLE, TIDY, WAITING, Script
 
 __all__ = ["ABANDONED_MS", "Consuming"]
+
+logger = logging.getLogger("pwf_redis")
 
 GROUP = "pwf"
 ABANDONED_MS = 30_000
@@ -173,6 +176,14 @@ class Consuming:
                 assert isinstance(delivery.tag, bytes)
                 arguments += (delivery.service, delivery.tag)
             yield from self._call(SETTLE, arguments)
+        if reject and deliveries:
+            logger.warning(
+                "set aside %d messages to %s, the first because: %s; they are in the list %s",
+                len(deliveries),
+                ", ".join(sorted({one.service for one in deliveries})),
+                deliveries[0].problem,
+                self.keys.rejected,
+            )
 
     def close(self) -> Steps[Round, None]:
         """Hand back what was not acknowledged."""

@@ -69,6 +69,13 @@ class Operations:
     def exchange(self, commands: Sequence[Command], take: Take) -> Steps[Round, Exchanged]:
         """See `Backend.exchange`."""
         done = yield from self._exchange(commands, SWEEP, take)
+        if done.strange:
+            logger.warning(
+                "set aside %d messages to %s that are none of pwf's; they are in the list %s",
+                done.strange,
+                ", ".join(take.services),
+                self.keys.undecodable,
+            )
         return Exchanged(done.replies, done.grants, done.next_due_ms)
 
     def _exchange(

@@ -42,6 +42,10 @@ class RabbitBackendHarness(_Redis):
         broker = make_broker(self.blocking, settings, f"{amqp_url}?{self.options}")
         return BlockingPaired(broker, store) if self.blocking else Paired(broker, store)
 
+    async def inject(self, service: str, body: bytes) -> None:
+        queue = Topology(self.names[0]).queue(service).name
+        await asyncio.to_thread(publish, self.urls["amqp_url"], queue, body)
+
 
 class RabbitWorkflowHarness(_RealTime, Driving, RabbitBackendHarness):
     pass

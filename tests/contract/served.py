@@ -10,8 +10,11 @@ from typing import Any
 import attrs
 
 from pwf_core.adapters import Settings
+from pwf_core.commands import Message
+from pwf_core.names import service_of
 from pwf_core.state import Rules
 from pwf_core.testing.shims import unblocked
+from pwf_core.wire import encode_messages
 
 from .wire import Wire
 
@@ -90,6 +93,9 @@ class Served:
 
     async def inject(self, service: str, body: bytes) -> None:
         raise NotImplementedError
+
+    async def redeliver(self, message: Message) -> None:
+        await self.inject(service_of(message.address), encode_messages([message]))
 
     def settings(self, here: bool) -> Settings:
         return Settings(namespace=self.names[not here], rules=self.rules)

@@ -352,7 +352,7 @@ class TestSettling:
 
         assert Counter(named(collect(quorum.broker(), 2))) == Counter(sent)
 
-    def test_garbage_is_set_aside(self, site):
+    def test_garbage_is_set_aside(self, site, caplog):
         broker = site.broker()
         broker.publish(messages(1))
         body = b"\xff no msgpack \x00"
@@ -369,6 +369,9 @@ class TestSettling:
         broker.reject([bad])
         broker.ack([one for one in deliveries if not one.problem])
         assert named(deliveries)[-1] == after[0]
+        (said,) = [one.getMessage() for one in caplog.records if "set aside" in one.getMessage()]
+        assert "1 messages to users" in said
+        assert site.topology.rejected.name in said
 
         broker.publish(more := messages(1))
         assert named(collect(broker, 1)) == more

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
+from pwf_core.commands import Message
 from pwf_core.service import Service
 from pwf_core.state import Rules
 
@@ -72,7 +73,25 @@ class Harness(Protocol[Port]):
         ...
 
     async def inject(self, service: str, body: bytes) -> None:
-        """Put a message of a stranger into the queue of *service*; for brokers only."""
+        """Put a message of a stranger into the queue of *service*, which somebody has used before.
+
+        For brokers and backends; one that carries no bytes gets the name of a run that never was.
+        """
+        ...
+
+    async def remember(self) -> None:
+        """Keep the store's state as it is now; for backends, with nobody at work."""
+        ...
+
+    async def rewind(self) -> None:
+        """Take the store, and what it carries itself, back to what it was at `remember`.
+
+        As a power cut does, or the promotion of a replica that lagged.
+        """
+        ...
+
+    async def redeliver(self, message: Message) -> None:
+        """Deliver a copy of a call, as a broker may at any time; for backends."""
         ...
 
 

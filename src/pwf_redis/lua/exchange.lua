@@ -11,11 +11,12 @@
 --             services       a list
 -- ARGV[n]   payloads
 --
--- Reply:    { 0, replies, grants, enqueued, next_due_ms }
+-- Reply:    { 0, replies, grants, enqueued, next_due_ms, strange }
 --             replies        one per command: a number, { run id, created, conflict } or a grant
 --             grants         one per call taken
 --             enqueued       paired: { run id, call id, generation, address } per new copy
 --             next_due_ms    until the earliest timer; -1 without one
+--             strange        how many messages of strangers were set aside
 --      or:  { 1, kind, name, problem }: nothing was done, because something could not be judged;
 --             kind is "command" (name: its number from 1), "timer" (its member of `due`) or
 --             "message" (name: { service, entry id }). Send it again without that.
@@ -121,6 +122,7 @@ local function has_more(line)
 end
 
 local lines = {}
+local strange = 0
 
 -- Grant up to the limit, one of each service in turn.
 local function take_calls(grants, granted)
@@ -170,6 +172,7 @@ local function write_messages()
   end
   for _, line in ipairs(lines) do
     bulk('XDEL', line.key, line.gone)
+    strange = strange + #line.bad
     for _, entry in ipairs(line.bad) do
       local text = line.service .. ' ' .. entry[1] .. ' ' .. table.concat(entry[2] or {}, ' ')
       redis.call('LPUSH', prefix .. 'undecodable', text)
@@ -211,7 +214,7 @@ local function repeat_exchange(record)
     end
   end
   flush()
-  return { 0, replies, grants, {}, next_due() }
+  return { 0, replies, grants, {}, next_due(), 0 }
 end
 
 local function exchange()
@@ -260,7 +263,7 @@ local function exchange()
   end
   local due = next_due()
   if not paired then wake() end
-  return { 0, replies, grants, enqueued, due }
+  return { 0, replies, grants, enqueued, due, strange }
 end
 
 return exchange()
