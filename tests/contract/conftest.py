@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 
+from pwf.testing.servers import ValkeyServer
+
 from .memory import (
     MemoryBackendHarness,
     MemoryBrokerHarness,
@@ -22,7 +24,11 @@ from .on_redis import (
     RedisWorkflowHarness,
 )
 
-MARKS = {"redis_url": pytest.mark.redis, "amqp_url": pytest.mark.rabbit}
+MARKS = {
+    "redis_url": pytest.mark.redis,
+    "valkey_url": pytest.mark.redis,
+    "amqp_url": pytest.mark.rabbit,
+}
 
 
 def one(name, make, *servers, blocking=False, **options):
@@ -65,6 +71,7 @@ BACKENDS = [
     *both("memory", MemoryBackendHarness),
     *both("memory+memory", MemoryPairedHarness),
     *both("redis", RedisBackendHarness, "redis_url"),
+    one("valkey", RedisBackendHarness, "valkey_url"),
     *both("redis+redis", RedisPairedHarness, "redis_url"),
     *rabbit(RabbitBackendHarness, "amqp_url", "redis_url"),
 ]
@@ -72,6 +79,7 @@ WORKFLOWS = [
     *both("memory", MemoryWorkflowHarness),
     *both("memory+memory", MemoryPairedWorkflowHarness),
     *both("redis", RedisWorkflowHarness, "redis_url"),
+    one("valkey", RedisWorkflowHarness, "valkey_url"),
     *both("redis+redis", RedisPairedWorkflowHarness, "redis_url"),
     *rabbit(RabbitWorkflowHarness, "amqp_url", "redis_url"),
 ]
@@ -79,7 +87,16 @@ WORKFLOWS = [
 
 def made(request):
     make, servers = request.param
-    return make(**{server: request.getfixturevalue(server) for server in servers})
+    return make(
+        **{server.replace("valkey", "redis"): request.getfixturevalue(server) for server in servers}
+    )
+
+
+@pytest.fixture(scope="session")
+def valkey_url():
+    """The URL of a private Valkey: the server that `embedded://` brings, on a port."""
+    with ValkeyServer() as server:
+        yield server.url
 
 
 @pytest.fixture(params=BROKERS)
