@@ -200,7 +200,9 @@ class Consuming:
         return bool((yield from self._call(WAITING, (GROUP, *services))))
 
     def _call(self, script: Script, arguments: Sequence[str | bytes | int]) -> Steps[Round, Any]:
-        return call(script, self.keys, arguments, flagged=self.facts.knows_flags)
+        facts = self.facts
+        confirmed = facts.waits_for_disk and script is PUBLISH
+        return call(script, self.keys, arguments, flagged=facts.knows_flags, confirmed=confirmed)
 
 
 def _delivery(service: str, entry: Any) -> Delivery:

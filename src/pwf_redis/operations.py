@@ -137,7 +137,9 @@ class Operations:
         return codec.decode_reply(reply, commands, take)
 
     def _call(self, script: Script, arguments: Sequence[bytes]) -> Steps[Round, Any]:
-        return call(script, self.keys, arguments, flagged=self.facts.knows_flags)
+        facts = self.facts
+        confirmed = facts.waits_for_disk and script is not READ
+        return call(script, self.keys, arguments, flagged=facts.knows_flags, confirmed=confirmed)
 
     def _set_aside(self, refused: Refused) -> Steps[Round, None]:
         if refused.kind == "timer":
