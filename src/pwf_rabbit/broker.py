@@ -6,6 +6,7 @@ a client that only publishes has one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pwf_core.capabilities import Capabilities
@@ -24,6 +25,9 @@ __all__ = ["CAPABILITIES", "RabbitBroker"]
 CAPABILITIES = Capabilities(technology="rabbitmq", durable=True, shared=True)
 
 _REASON = 1000  # characters of a problem that travel with a rejected message
+_TOLD = 100  # different problems that are logged; whoever sends garbage must not fill the disk
+
+_log = logging.getLogger("pwf_rabbit")
 
 
 class RabbitBroker:
@@ -35,6 +39,7 @@ class RabbitBroker:
         self._intake: Intake | None = None
         self._outlet: Outlet | None = None
         self._is_closed = False
+        self._told: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._options.where}>"
@@ -91,6 +96,7 @@ class RabbitBroker:
         """See `Broker.reject`; they lie in the queue `pwf.{namespace}.rejected.messages`."""
         if self._intake is None:
             return  # of an epoch that is over: they come again
+        self._tell(deliveries)
         try:
             sent = await self._out().send([self._aside(one) for one in deliveries])
         except (BrokerUnavailableError, ConfigurationError):
@@ -123,12 +129,20 @@ class RabbitBroker:
         if self._is_closed:
             raise BrokerUnavailableError("This broker is closed.")
 
+    def _tell(self, deliveries: Sequence[Delivery]) -> None:
+        for one in deliveries:
+            problem = (one.service, one.problem)
+            if problem not in self._told and len(self._told) < _TOLD:
+                self._told.add(problem)
+                _log.warning("set aside a message for service %s: %s", *problem)
+
     def _aside(self, delivery: Delivery) -> Parcel:
         tag = delivery.tag
         assert isinstance(tag, Tag)
-        topology = self._options.topology
+        topology, signer = self._options.topology, self._options.signer
+        body = tag.body if delivery.problem else encode_messages(delivery.messages, signer)
         headers = {
             "pwf-queue": topology.queue(delivery.service).name,
             "pwf-problem": delivery.problem[:_REASON],
         }
-        return Parcel(topology.rejected, tag.body or encode_messages(delivery.messages), headers)
+        return Parcel(topology.rejected, body, headers)

@@ -15,6 +15,7 @@ See https://redis.io/docs/latest/develop/data-types/streams/#consumer-groups.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,7 @@ from pwf_core.commands import Message
 from pwf_core.errors import CodecError
 from pwf_core.names import service_of
 from pwf_core.ports import Delivery
+from pwf_core.signing import Signer
 from pwf_core.steps import Steps
 from pwf_core.wire import decode_messages, encode_messages
 from pwf_redis.checks import Facts, check
@@ -35,11 +37,14 @@ from pwf_redis.scripts import PUBLISH, RELEASE, SETTLE, TIDY, WAITING, Script
 
 __all__ = ["ABANDONED_MS", "Consuming"]
 
+logger = logging.getLogger("pwf_redis")
+
 GROUP = "pwf"
 ABANDONED_MS = 30_000
 LOOK_EVERY = 10.0  # seconds between looks for what the dead have left
 _GONE_MS = 600_000  # without a sign of life a consumer that holds nothing is taken off the group
 _REJECTED = 1000  # kept for people to look at; older ones go
+_TOLD = 100  # different problems that are logged; whoever sends garbage must not fill the disk
 _CHUNK = 500  # items per script call: bounded weight
 
 
@@ -51,15 +56,18 @@ class Consuming:
         keys: Where things are.
         facts: What the start-up check found out about the server.
         consumer: This consumer's name in every group.
+        signer: Signs messages; None where they are not signed.
         served: Services from which it has received, and which its end concerns.
     """
 
     keys: Keys
     facts: Facts
     consumer: str
+    signer: Signer | None = None
     served: set[str] = attrs.field(factory=set)
     _turn: int = 0
     _last_look: dict[str, float] = attrs.field(factory=dict)
+    _told: set[tuple[str, str]] = attrs.field(factory=set)
 
     def open(self) -> Steps[Round, None]:
         """Check that the server can carry the promises."""
@@ -70,7 +78,8 @@ class Consuming:
         for first in range(0, len(messages), _CHUNK):
             arguments: list[str | bytes] = []
             for message in messages[first : first + _CHUNK]:
-                arguments += (service_of(message.address), encode_messages([message]))
+                body = encode_messages([message], self.signer)
+                arguments += (service_of(message.address), body)
             yield from self._call(PUBLISH, arguments)
         return [True] * len(messages)
 
@@ -102,7 +111,7 @@ class Consuming:
             found = yield from self._read(asked, count)
             waiting = [service for service, entries in found.items() if len(entries) == count]
             for service, entries in found.items():
-                deliveries += [_delivery(service, entry) for entry in entries]
+                deliveries += [self._delivery(service, entry) for entry in entries]
         if len(deliveries) == limit:
             # There may be more, for somebody else to look.
             yield Round([one for service in services for one in self._put_token(service)])
@@ -160,19 +169,30 @@ class Consuming:
                 break
             cursor, entries = reply[0], reply[1]
             # Redis 6.2 names deleted entries with nothing in them.
-            deliveries += [_delivery(service, entry) for entry in entries if entry and entry[1]]
+            deliveries += [
+                self._delivery(service, entry) for entry in entries if entry and entry[1]
+            ]
             if cursor == b"0-0":
                 break
         return deliveries
 
     def settle(self, deliveries: Sequence[Delivery], *, reject: bool) -> Steps[Round, None]:
         """See `Broker.ack` and `Broker.reject`."""
+        if reject:
+            self._tell(deliveries)
         for first in range(0, len(deliveries), _CHUNK):
             arguments: list[str | bytes | int] = [GROUP, _REJECTED if reject else 0]
             for delivery in deliveries[first : first + _CHUNK]:
                 assert isinstance(delivery.tag, bytes)
                 arguments += (delivery.service, delivery.tag)
             yield from self._call(SETTLE, arguments)
+
+    def _tell(self, deliveries: Sequence[Delivery]) -> None:
+        for one in deliveries:
+            problem = (one.service, one.problem)
+            if problem not in self._told and len(self._told) < _TOLD:
+                self._told.add(problem)
+                logger.warning("set aside a message for service %s: %s", *problem)
 
     def close(self) -> Steps[Round, None]:
         """Hand back what was not acknowledged."""
@@ -191,12 +211,12 @@ class Consuming:
     def _call(self, script: Script, arguments: Sequence[str | bytes | int]) -> Steps[Round, Any]:
         return call(script, self.keys, arguments, flagged=self.facts.knows_flags)
 
-
-def _delivery(service: str, entry: Any) -> Delivery:
-    entry_id, fields = entry
-    if not fields or fields[0] != b"m":
-        return Delivery(service, (), entry_id, problem="the entry has no field 'm'")
-    try:
-        return Delivery(service, tuple(decode_messages(fields[1])), entry_id)
-    except CodecError as error:
-        return Delivery(service, (), entry_id, problem=str(error))
+    def _delivery(self, service: str, entry: Any) -> Delivery:
+        entry_id, fields = entry
+        if not fields or fields[0] != b"m":
+            return Delivery(service, (), entry_id, problem="the entry has no field 'm'")
+        try:
+            messages = decode_messages(fields[1], self.signer, service)
+        except CodecError as error:
+            return Delivery(service, (), entry_id, problem=str(error))
+        return Delivery(service, tuple(messages), entry_id)
