@@ -21,7 +21,7 @@ from pwf_core.state import Rules
 from pwf_core.steps import Steps
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis import codec, records
-from pwf_redis.checks import Facts, check, check_format
+from pwf_redis.checks import Facts, check, check_format, other_format
 from pwf_redis.codec import Done, Refused
 from pwf_redis.keys import UNDECODABLE_MAX, Keys, parse_member
 from pwf_redis.rounds import Command as RedisCommand
@@ -127,6 +127,9 @@ class Operations:
             now_ms=self.now_ms,
         )
         reply = yield from self._call(script, arguments)
+        if reply[0] == codec.OTHER_FORMAT:
+            text = reply[1].decode(errors="replace")
+            raise other_format(self.facts, self.keys, text, paired=self.rules.paired)
         return codec.decode_reply(reply, commands, take)
 
     def _call(self, script: Script, arguments: Sequence[bytes]) -> Steps[Round, Any]:
