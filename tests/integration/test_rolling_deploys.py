@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
+from operator import itemgetter
+from pathlib import Path
 
 import msgspec
 import pytest
-from tests.golden.dump import dump
+from tests.golden import payloads
+from tests.golden.dump import dump, load
+from tests.golden.scenes import SCENES
 
 from pwf import (
     BlockingWorker,
     ConfigurationError,
+    RunNotFoundError,
     Service,
+    Status,
     Worker,
     connect,
     connect_blocking,
@@ -22,19 +29,38 @@ from pwf import (
     publish,
     result,
 )
-from pwf_core.commands import Commit, Postpone, Postponement
+from pwf_core.commands import Commit, Message, Postpone, Postponement
 from pwf_core.decide import decide, directives_in
 from pwf_core.errors import CodecError
 from pwf_core.ports import Take
+from pwf_core.signing import Signer
+from pwf_core.wire import decode_messages
 from pwf_redis.keys import Keys
 
 redis = pytest.importorskip("redis")
 
+VERSIONS = sorted((Path(__file__).parents[1] / "golden").glob("v*"))
 LIMIT = 30.0
 
 # What a later version may append to a record: four values, one after the other.
 APPENDED = b"".join(map(msgspec.msgpack.encode, ["later", 7, True, ["x", 2]]))
 RECORDS = ("h", "c:", "j:", "s:")
+
+
+def contents(version, name):
+    return json.loads((version / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def entries(name):
+    """Return the entries of a file in every version, as parameters."""
+    return pytest.mark.parametrize(
+        "entry",
+        [
+            pytest.param(entry, id=f"{version.name}-{title}")
+            for version in VERSIONS
+            for title, entry in contents(version, name).items()
+        ],
+    )
 
 
 @pytest.fixture
@@ -65,12 +91,124 @@ def options(redis_url, namespace, layout):
     return {"url": redis_url, "namespace": namespace, **store}
 
 
+@pytest.fixture(params=VERSIONS, ids=[one.name for one in VERSIONS])
+def left(request, layout):
+    """What a version has left in a store of that layout."""
+    return contents(request.param, layout)
+
+
 def append(server, prefix):
     """Append to all records what a later version might."""
     for key in server.scan_iter(f"{prefix}run:*"):
         for field, value in server.hgetall(key).items():
             if field == b"h" or field[:2].decode() in RECORDS:
                 server.hset(key, field, value + APPENDED)
+
+
+class TestFiles:
+    def test_there_are_some(self):
+        assert VERSIONS
+
+    @entries("messages")
+    def test_messages_are_read(self, entry):
+        signer = Signer(entry["namespace"], [entry["key"]]) if entry["key"] else None
+        sent = [Message(*parts) for parts in entry["messages"]]
+
+        assert decode_messages(bytes.fromhex(entry["body"]), signer, "shop") == sent
+
+    @entries("values")
+    def test_values_are_read(self, entry):
+        decode = payloads.KINDS[entry["kind"]]
+
+        assert payloads.show(decode(bytes.fromhex(entry["body"]))) == entry["shows"]
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("later", [False, True], ids=["as-it-was", "with-later-fields"])
+class TestStoredRuns:
+    def test_are_read_and_go_on_to_their_end(self, server, prefix, options, left, later):
+        """Every run that a version has left is seen as it stood, and a worker of today ends it."""
+        load(server, prefix, left["keys"])
+        if later:
+            append(server, prefix)
+        with connect_blocking(**options) as client:
+            for scene in SCENES:
+                was = left["runs"][name(scene)]
+                view = json.loads(msgspec.json.encode(client.run(was["run_id"]).view()))
+                for one in (view, was["view"]):
+                    one["calls"].sort(key=itemgetter("call_id"))  # their order says nothing
+                assert part_of(view, was["view"]) == was["view"], name(scene)
+                again = client.start(scene.first, key=f"key of {name(scene)}")
+                assert again.id == was["run_id"]
+            asyncio.run(self.go_on(options, left["runs"]))
+            assert client.dead_letters() == []
+        assert leftovers(server, prefix) == []
+
+    async def go_on(self, options, runs):
+        services = [scene.service for scene in SCENES]
+        async with connect(**options) as client, Worker(client, *services):
+            letters = {letter.run_id: letter for letter in await client.dead_letters()}
+            for scene in SCENES:
+                run_id = runs[name(scene)]["run_id"]
+                for event, payload in scene.events:
+                    assert await client.emit(run_id, event, payload)
+                if scene.requeue:
+                    assert await client.requeue(letters.pop(run_id))
+            assert letters == {}
+            for scene in SCENES:
+                run = client.run(runs[name(scene)]["run_id"])
+                if scene.status is None:
+                    await gone(run)
+                    continue
+                assert await run.wait(timeout=LIMIT) is scene.status, name(scene)
+                if scene.status is Status.FINISHED:
+                    assert await run.result(timeout=LIMIT) == scene.value, name(scene)
+
+
+def part_of(found, like):
+    """Return *found* without fields that *like* does not have: views may grow."""
+    match found, like:
+        case dict(), dict():
+            return {key: part_of(found.get(key), value) for key, value in like.items()}
+        case list(), list() if len(found) == len(like):
+            return [part_of(one, other) for one, other in zip(found, like, strict=True)]
+    return found
+
+
+def name(scene):
+    return scene.service.name
+
+
+async def gone(run):
+    async with asyncio.timeout(LIMIT):
+        while True:
+            try:
+                await run.status()
+            except RunNotFoundError:
+                return
+            await asyncio.sleep(0.02)
+
+
+def leftovers(server, prefix):
+    """Return what is there beside what retention keeps: outcomes, their timers, and users' keys."""
+    found = []
+    for key, content in dump(server, prefix).items():
+        kind = key.partition(":")[0]
+        ((_, what),) = content.items()
+        match kind:
+            case "run":
+                found += [
+                    f"{key} {field}" for field in what if field not in {"h", "k", "y", "r::0"}
+                ]
+            case "due":
+                found += [member for member in what if not member.endswith("::")]
+            case "queue" | "stream" | "dead":
+                found += [f"{key} {one}" for one in what]
+            case "wake" | "ready" | "key" | "format":
+                pass
+            case _:
+                found.append(key)
+    return found
 
 
 @pytest.mark.redis
