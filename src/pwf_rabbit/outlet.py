@@ -66,7 +66,7 @@ class Outlet:
 
     async def publish(self, messages: Sequence[Message]) -> list[bool]:
         """See `Broker.publish`."""
-        envelopes = pack(messages)
+        envelopes = pack(messages, self._options.signer)
         sent = await self.send([self._parcel(one) for one in envelopes])
         confirmed = [False] * len(messages)
         for envelope, outcome in zip(envelopes, sent, strict=True):

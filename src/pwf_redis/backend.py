@@ -29,9 +29,13 @@ from pwf_redis.leases import RedisLeases
 from pwf_redis.operations import Operations
 from pwf_redis.target import Target
 
-__all__ = ["CAPABILITIES", "RedisBackend"]
+__all__ = ["CAPABILITIES", "WHY_UNSIGNED", "RedisBackend"]
 
 CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True, fused=True)
+WHY_UNSIGNED = (
+    "Messages never leave Redis here, and whoever can write to it can write to the state itself, so "
+    "a signature would protect nothing."
+)
 
 
 @attrs.define
@@ -43,7 +47,12 @@ class RedisBackend:
 
     @classmethod
     def on(cls, target: Target, settings: Settings) -> Self:
-        """Return a backend on a server."""
+        """Return a backend on a server.
+
+        Raises:
+            UnsupportedError: If messages are to be signed.
+        """
+        settings.refuse_signing(WHY_UNSIGNED)
         operations = operations_for(target, settings)
         return cls(operations, Client(target, operations.open))
 

@@ -160,7 +160,12 @@ class BlockingRedisBackend:
 
     @classmethod
     def on(cls, target: Target, settings: Settings) -> Self:
-        """Return a backend on a server."""
+        """Return a backend on a server.
+
+        Raises:
+            UnsupportedError: If messages are to be signed.
+        """
+        settings.refuse_signing(backend.WHY_UNSIGNED)
         operations = operations_for(target, settings)
         return cls(operations, BlockingClient(target, operations.open))
 

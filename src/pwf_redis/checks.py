@@ -25,6 +25,7 @@ __all__ = [
     "Facts",
     "check",
     "check_format",
+    "other_format",
 ]
 
 logger = logging.getLogger("pwf_redis")
@@ -197,18 +198,22 @@ def check_format(facts: Facts, keys: Keys, *, paired: bool) -> Steps[Round, None
     yield from ask("SET", keys.format, ours, "NX")
     found = yield from ask("GET", keys.format)
     text = found.decode(errors="replace") if isinstance(found, bytes) else ours
-    if text == ours:
-        return
+    if text != ours:
+        raise other_format(facts, keys, text, paired=paired)
+
+
+def other_format(facts: Facts, keys: Keys, text: str, *, paired: bool) -> ConfigurationError:
+    """Return what to tell those who find *text* where their own format should be."""
     if text == _FORMATS[not paired]:
         other, this = ("on its own", "with a message broker")
         if not paired:
             other, this = this, other
-        raise ConfigurationError(
+        return ConfigurationError(
             f"Namespace {keys.prefix} of Redis at {facts.where} is used by workers that run Redis "
             f"{other}; running it {this} needs another namespace, because neither would see the "
             "other's messages.",
         )
-    raise ConfigurationError(
+    return ConfigurationError(
         f"Namespace {keys.prefix} of Redis at {facts.where} is stored in format {text!r}, which "
-        f"this version of pwf does not know (it writes {ours!r}). Upgrade it.",
+        f"this version of pwf does not know (it writes {_FORMATS[paired]!r}). Upgrade it.",
     )

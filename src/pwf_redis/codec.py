@@ -41,8 +41,10 @@ from pwf_core.state import Rules
 from pwf_core.transition import SUSPECT_LOST
 from pwf_redis.keys import KEY_GRACE_MS
 
-__all__ = ["Done", "Refused", "decode_reply", "encode_request", "needs_room"]
+__all__ = ["OTHER_FORMAT", "Done", "Refused", "decode_reply", "encode_request", "needs_room"]
 
+# How a reply begins when the script has done nothing, because the namespace has another format.
+OTHER_FORMAT = 2
 # Positions are the numbers that the script answers with.
 ANSWERS = (
     Answer.DONE,
@@ -283,7 +285,7 @@ _ENCODERS: dict[type, Callable[[Any, _Values, list[bytes]], None]] = {
 
 
 def decode_reply(reply: Any, commands: Sequence[Command], take: Take | None) -> Done | Refused:
-    """Return what `lua/exchange.lua` answered."""
+    """Return what `lua/exchange.lua` answered, unless that is `OTHER_FORMAT`."""
     if reply[0]:
         return _refused(reply)
     _, replies, grants, enqueued, next_due_ms, strange = reply

@@ -26,7 +26,9 @@ from pwf_core.commands import Message
 from pwf_core.errors import CodecError
 from pwf_core.names import service_of
 from pwf_core.ports import Delivery
+from pwf_core.signing import Signer
 from pwf_core.steps import Steps
+from pwf_core.strangers import Strangers
 from pwf_core.wire import decode_messages, encode_messages
 from pwf_redis.checks import Facts, check
 from pwf_redis.errors import GroupExistsError, NoGroupError
@@ -54,15 +56,23 @@ class Consuming:
         keys: Where things are.
         facts: What the start-up check found out about the server.
         consumer: This consumer's name in every group.
+        signer: Signs messages; None where they are not signed.
         served: Services from which it has received, and which its end concerns.
     """
 
     keys: Keys
     facts: Facts
     consumer: str
+    signer: Signer | None = None
     served: set[str] = attrs.field(factory=set)
     _turn: int = 0
     _last_look: dict[str, float] = attrs.field(factory=dict)
+    _strangers: Strangers = attrs.field(
+        default=attrs.Factory(
+            lambda self: Strangers(logger, f"the list {self.keys.rejected}"), takes_self=True
+        ),
+        init=False,
+    )
 
     def open(self) -> Steps[Round, None]:
         """Check that the server can carry the promises."""
@@ -73,7 +83,8 @@ class Consuming:
         for first in range(0, len(messages), _CHUNK):
             arguments: list[str | bytes] = []
             for message in messages[first : first + _CHUNK]:
-                arguments += (service_of(message.address), encode_messages([message]))
+                body = encode_messages([message], self.signer)
+                arguments += (service_of(message.address), body)
             yield from self._call(PUBLISH, arguments)
         return [True] * len(messages)
 
@@ -105,7 +116,7 @@ class Consuming:
             found = yield from self._read(asked, count)
             waiting = [service for service, entries in found.items() if len(entries) == count]
             for service, entries in found.items():
-                deliveries += [_delivery(service, entry) for entry in entries]
+                deliveries += [self._delivery(service, entry) for entry in entries]
         if len(deliveries) == limit:
             # There may be more, for somebody else to look.
             yield Round([one for service in services for one in self._put_token(service)])
@@ -163,7 +174,9 @@ class Consuming:
                 break
             cursor, entries = reply[0], reply[1]
             # Redis 6.2 names deleted entries with nothing in them.
-            deliveries += [_delivery(service, entry) for entry in entries if entry and entry[1]]
+            deliveries += [
+                self._delivery(service, entry) for entry in entries if entry and entry[1]
+            ]
             if cursor == b"0-0":
                 break
         return deliveries
@@ -177,13 +190,8 @@ class Consuming:
                 arguments += (delivery.service, delivery.tag)
             yield from self._call(SETTLE, arguments)
         if reject and deliveries:
-            logger.warning(
-                "set aside %d messages to %s, the first because: %s; they are in the list %s",
-                len(deliveries),
-                ", ".join(sorted({one.service for one in deliveries})),
-                deliveries[0].problem,
-                self.keys.rejected,
-            )
+            services = ", ".join(sorted({one.service for one in deliveries}))
+            self._strangers.note(len(deliveries), services, deliveries[0].problem)
 
     def close(self) -> Steps[Round, None]:
         """Hand back what was not acknowledged."""
@@ -204,12 +212,12 @@ class Consuming:
         confirmed = facts.waits_for_disk and script is PUBLISH
         return call(script, self.keys, arguments, flagged=facts.knows_flags, confirmed=confirmed)
 
-
-def _delivery(service: str, entry: Any) -> Delivery:
-    entry_id, fields = entry
-    if not fields or fields[0] != b"m":
-        return Delivery(service, (), entry_id, problem="the entry has no field 'm'")
-    try:
-        return Delivery(service, tuple(decode_messages(fields[1])), entry_id)
-    except CodecError as error:
-        return Delivery(service, (), entry_id, problem=str(error))
+    def _delivery(self, service: str, entry: Any) -> Delivery:
+        entry_id, fields = entry
+        if not fields or fields[0] != b"m":
+            return Delivery(service, (), entry_id, problem="the entry has no field 'm'")
+        try:
+            messages = decode_messages(fields[1], self.signer, service)
+        except CodecError as error:
+            return Delivery(service, (), entry_id, problem=str(error))
+        return Delivery(service, tuple(messages), entry_id)

@@ -24,6 +24,7 @@ from .on_redis import (
     RedisWorkflowHarness,
 )
 
+KEYS = (b"a key that signs and verifies", b"a key that verifies")
 MARKS = {
     "redis_url": pytest.mark.redis,
     "valkey_url": pytest.mark.redis,
@@ -62,6 +63,22 @@ BROKERS = [
     *both("memory", MemoryBrokerHarness),
     *both("redis", RedisBrokerHarness, "redis_url"),
     *rabbit(RabbitBrokerHarness, "amqp_url"),
+    one("redis-signed", RedisBrokerHarness, "redis_url", signing_keys=KEYS),
+    one(
+        "aio-pika-signed",
+        RabbitBrokerHarness,
+        "amqp_url",
+        options="driver=aio-pika",
+        signing_keys=KEYS,
+    ),
+    one(
+        "pika-signed-blocking",
+        RabbitBrokerHarness,
+        "amqp_url",
+        options="driver=pika",
+        signing_keys=KEYS,
+        blocking=True,
+    ),
 ]
 STORES = [
     *both("memory-store", MemoryStoreHarness),

@@ -370,7 +370,7 @@ class TestSettling:
         broker.ack([one for one in deliveries if not one.problem])
         assert named(deliveries)[-1] == after[0]
         (said,) = [one.getMessage() for one in caplog.records if "set aside" in one.getMessage()]
-        assert "1 messages to users" in said
+        assert "1 messages" in said
         assert site.topology.rejected.name in said
 
         broker.publish(more := messages(1))

@@ -24,8 +24,10 @@ from pwf import (
     result,
 )
 from pwf_core.adapters import Url
+from pwf_core.signing import Signer
 
 service = Service("s")
+KEY = "correct-horse-battery"
 
 
 @service.task
@@ -51,6 +53,14 @@ def connect_either(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("memory://?durability=much", "'standard', 'fsync'"),
         ("memory://x/path", "memory://name"),
         ("redis://host:port", "usable URL"),
+        (
+            "amqp://host?store=redis://host&signing_keys=x",
+            r"cannot stand in a URL.*PWF_SIGNING_KEYS",
+        ),
+        (
+            "amqp://host?store=redis://host?signing_keys=x",
+            r"cannot stand in a URL.*PWF_SIGNING_KEYS",
+        ),
     ],
 )
 def test_wrong_url_is_one_clear_error(
@@ -75,6 +85,8 @@ def test_wrong_url_is_one_clear_error(
         ({"namespace": 5}, "namespace 5"),
         ({"store": ""}, "not a URL"),
         ({"store": 5}, "a string, not int"),
+        ({"signing_keys": []}, "holds no key"),
+        ({"signing_keys": ["short"]}, "key 1 has 5 bytes"),
     ],
 )
 def test_wrong_option_is_one_clear_error(
@@ -110,6 +122,63 @@ def test_memory_refuses_to_promise_what_it_cannot(connect_either: Callable[..., 
     """An option that the adapter cannot honour is an error at start-up, not ignored."""
     with pytest.raises(UnsupportedError, match="embedded://"):
         connect_either("memory://", durability="fsync")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["memory://", "memory://x?store=memory://x", "redis://host", "embedded:///folder"],
+)
+@pytest.mark.parametrize("in_environment", [False, True])
+def test_signing_is_refused_where_messages_stay_in_the_store(
+    connect_either: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    *,
+    in_environment: bool,
+) -> None:
+    """The error says why, and names the variable: it may have come from there."""
+    options: dict[str, Any] = {} if in_environment else {"signing_keys": [KEY]}
+    if in_environment:
+        monkeypatch.setenv("PWF_SIGNING_KEYS", KEY)
+    with pytest.raises(UnsupportedError, match=r"Messages .* unset PWF_SIGNING_KEYS") as caught:
+        connect_either(url, **options)
+
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("broker", ["amqp://host", "redis://host"])
+def test_brokers_are_given_the_keys(
+    connect_either: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    broker: str,
+) -> None:
+    """From the environment, in order; what is passed goes before."""
+    monkeypatch.setenv("PWF_SIGNING_KEYS", f" {KEY}, {KEY[::-1]}\n")
+    url = f"{broker}?store=redis://host"
+
+    assert signer_of(connect_either(url)).keys == (KEY.encode(), KEY[::-1].encode())
+    assert signer_of(connect_either(url, signing_keys=[b"x" * 16])).keys == (b"x" * 16,)
+    assert KEY not in repr(connect_either(url)._port)
+
+
+def signer_of(client: Any) -> Signer:
+    """Return what the broker of a pair signs with."""
+    broker = client._port._broker
+    owner = broker.consuming if hasattr(broker, "consuming") else broker._options
+    found: Signer = owner.signer
+    return found
+
+
+@pytest.mark.parametrize("value", ["", ",", f"{'k' * 16},"])
+def test_empty_variable_is_not_taken_for_no_signing(
+    connect_either: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+) -> None:
+    """Whatever was to fill it in has failed, and nobody must find out later."""
+    monkeypatch.setenv("PWF_SIGNING_KEYS", value)
+    with pytest.raises(ConfigurationError, match=r"PWF_SIGNING_KEYS: key \d has 0 bytes"):
+        connect_either("amqp://host?store=redis://host")
 
 
 def test_broker_without_a_store_says_what_to_add(connect_either: Callable[..., Any]) -> None:
