@@ -17,7 +17,7 @@ from pwf_core.retries import milliseconds
 from pwf_core.service import Service
 from pwf_core.tasks import Task
 
-__all__ = ["IDLE_RECHECK", "WorkerOptions", "make_engine"]
+__all__ = ["IDLE_RECHECK", "WorkerOptions", "log_end", "make_engine"]
 
 logger = logging.getLogger("pwf")
 
@@ -101,6 +101,14 @@ _LEVELS = {
     Outcome.LEASE_LOST: logging.WARNING,
     Outcome.BURIED: logging.ERROR,
 }
+
+
+def log_end(error: BaseException) -> None:
+    """Write down why a worker stops; whoever leaves it is told, but that may be much later."""
+    if isinstance(error, ConfigurationError):
+        logger.error("the worker stops: %s", error)
+    else:
+        logger.error("the worker stops: this is a bug in pwf or in an adapter", exc_info=error)
 
 
 def log_outcome(grant: Granted, outcome: Outcome, problem: str) -> None:
