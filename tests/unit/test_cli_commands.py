@@ -285,6 +285,8 @@ class TestPurge:
         (["demo", "--kill", "--url", "memory://"], 2, "lives in this process"),
         (["demo", "--path", "/nonsense"], 2, "/nonsense is not a folder"),
         (["demo", "--url", "nonsense"], 1, "not a URL"),
+        (["demo", "--url", "memory://?namespace=a", "--namespace", "b"], 1, "namespace has two values"),
+        (["runs", "show", "x", "--url", "memory://x?namespace=a", "--namespace", "b"], 1, "Keep one"),
         (["worker"], 2, "SERVICE"),
         (["worker", "nonsense", "--url", "memory://x"], 2, "not module:variable"),
         (["worker", "nonsense:x", "--url", "memory://x"], 2, "no module 'nonsense'"),
@@ -308,6 +310,15 @@ def test_what_cannot_be_is_one_line(pwf, monkeypatch, arguments, code, said):
     assert said in err
     assert len(err.splitlines()) == 1
     assert "secret" not in err
+
+
+def test_the_demo_keeps_to_the_namespace_of_its_url(pwf, tmp_path):
+    (tmp_path / "one.py").write_text("x = 1")
+
+    code, out, err = pwf("demo", "--path", str(tmp_path), "--url", "memory://?namespace=mine")
+
+    assert (code, err) == (0, "")
+    assert "equals that of the plain loop" in out
 
 
 def test_a_worker_needs_shared_memory_for_several_processes(pwf):

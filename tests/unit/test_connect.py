@@ -87,6 +87,57 @@ def test_wrong_option_is_one_clear_error(
         connect_either("memory://", **options)
 
 
+@pytest.mark.parametrize(
+    ("query", "argument", "both"),
+    [
+        ("namespace=a", {"namespace": "b"}, ["'b'", "'a'"]),
+        ("retention=1h", {"retention": timedelta(hours=2)}, ["2:00:00", "1:00:00"]),
+        ("durability=fsync", {"durability": "standard"}, ["'standard'", "'fsync'"]),
+        (
+            "store=redis://me:s3cret@one",
+            {"store": "redis://me:s3cret@two"},
+            ["redis://me:***@two", "redis://me:***@one"],
+        ),
+    ],
+)
+def test_option_with_two_values_is_refused(
+    connect_either: Callable[..., Any],
+    query: str,
+    argument: dict[str, Any],
+    both: list[str],
+) -> None:
+    """Nothing says which of them was meant."""
+    (name,) = argument
+    with pytest.raises(ConfigurationError, match=rf"^{name} has two values") as caught:
+        connect_either(f"redis://localhost?{query}", **argument)
+
+    assert [one for one in both if one not in str(caught.value)] == []
+    assert "s3cret" not in str(caught.value)
+
+
+def test_option_may_be_said_twice_alike(connect_either: Callable[..., Any]) -> None:
+    """As a command line does that passes on what it was given."""
+    url = "memory://?namespace=a&retention=1h&durability=standard"
+
+    connect_either(url, namespace="a", retention=timedelta(hours=1), durability="standard")
+
+
+@pytest.mark.parametrize("option", ["namespace=z", "retention=1h", "durability=fsync", "store=x"])
+def test_option_of_both_halves_stands_in_the_first_url(
+    connect_either: Callable[..., Any],
+    option: str,
+) -> None:
+    """The store's URL has only what is the store's own."""
+    name = option.partition("=")[0]
+    with pytest.raises(ConfigurationError) as caught:
+        connect_either("amqp://x", store=f"redis://y?{option}")
+
+    assert str(caught.value) == (
+        f"{name} stands in the URL of the store, redis://y, but holds for broker and store alike: "
+        "say it in the first URL, amqp://x."
+    )
+
+
 @pytest.mark.parametrize("url", [5, 0, b"redis://me:s3cret@host"])
 def test_url_is_a_string(connect_either: Callable[..., Any], url: Any) -> None:
     """Anything else is refused, and not shown: it may hold a password."""
