@@ -25,8 +25,8 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 DEFAULT_RETENTION = timedelta(days=1)
-# With retention 0 a run's outcome, and nothing else of it, still stays for a minute: whoever has
-# started it can ask for the result in peace.
+# With retention 0 an ended run still stays for a minute: whoever has started it can ask for the
+# result in peace.
 _LINGER_MS = 60_000
 
 _BARE = (  # not even memory://, so the package is here without its metadata
@@ -55,8 +55,8 @@ def connect(
         store: URL of the state store, for a broker that has none.
         namespace: Keeps deployments apart that share a server: letters, digits, "_" and "-";
             "default" by default.
-        retention: How long ended runs stay readable; a day by default. 0 keeps the outcome for
-            a minute, for whoever waits for it. In a URL a number with a unit: `30s`, `15m`, `7d`.
+        retention: How long ended runs stay readable; a day by default. 0 keeps them for a minute,
+            for whoever waits for the result. In a URL a number with a unit: `30s`, `15m`, `7d`.
         durability: "standard" (a power cut may take the last two seconds), or "fsync" (nothing).
 
     Raises:
