@@ -47,9 +47,9 @@ class WorkerOptions:
     def __attrs_post_init__(self) -> None:
         for name, least in (("concurrency", 1), ("threads", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigurationError(
-                    f"Worker({name}=) is a number from {least}, not {value!r}."
+                    f"Worker({name}=) is a whole number from {least}, not {value!r}."
                 )
         for name, shortest in (("lease", timedelta(seconds=0.1)), ("grace", timedelta(0))):
             value = getattr(self, name)

@@ -367,6 +367,8 @@ def test_options_that_cannot_be_are_refused() -> None:
     client = connect("memory://")
     for options, message in [
         ({"concurrency": 0}, "concurrency"),
+        ({"concurrency": True}, "concurrency"),
+        ({"threads": True}, "threads"),
         ({"lease": timedelta(0)}, "lease"),
         ({"grace": 3}, "grace"),
         ({"threads": "many"}, "threads"),
