@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,6 +137,18 @@ def test_option_of_both_halves_stands_in_the_first_url(
         f"{name} stands in the URL of the store, redis://y, but holds for broker and store alike: "
         "say it in the first URL, amqp://x."
     )
+
+
+@pytest.mark.parametrize("url", ["rediss://h", "embedded:///f", "amqp://h?store=memory://x&"])
+def test_every_option_is_in_the_tutorial(connect_either: Callable[..., Any], url: str) -> None:
+    """What an adapter knows, its users can find."""
+    tutorial = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
+    with pytest.raises(ConfigurationError) as caught:
+        connect_either(f"{url}{'' if '?' in url else '?'}color=red")
+    known = str(caught.value).partition(" are ")[2].rstrip(".").split(", ")
+
+    assert len(known) > 4
+    assert [name for name in known if f"`{name}`" not in tutorial] == []
 
 
 @pytest.mark.parametrize("url", [5, 0, b"redis://me:s3cret@host"])
