@@ -59,7 +59,9 @@ def translate(
     if isinstance(error, PwfError):
         return error
     chain = list(_chain(error))
+    # The server's words alone, if they are somewhere; else whatever holds them.
     texts = [one for part in chain for one in part.args if isinstance(one, str)]
+    texts += map(str, chain)
     if queue is not None:
         for text in texts:
             if found := _INEQUIVALENT.search(text):

@@ -209,11 +209,11 @@ class TestErrors:
     )
     def test_sorts_by_what_the_server_said(self, said, kind):
         """However deep a driver has wrapped it."""
-        wrapped = RuntimeError([OSError(ValueError(403, said))])
-        error = translate(wrapped, "mq:5672")
+        for wrapped in (RuntimeError([OSError(ValueError(403, said))]), OSError((403, said))):
+            error = translate(wrapped, "mq:5672")
 
-        assert isinstance(error, kind)
-        assert "mq:5672" in str(error)
+            assert isinstance(error, kind)
+            assert "mq:5672" in str(error)
 
     def test_says_once_what_the_server_said(self):
         """However many layers of a driver repeat it, and nothing of those layers."""
