@@ -22,7 +22,7 @@ from pwf._handlers import call_anywhere
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._leases import LeaseKeeper
-from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
+from pwf._options import IDLE_RECHECK, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._threads import Threads
@@ -191,11 +191,8 @@ class BlockingWorker:
                     self._start(call)
                 if not busy:
                     self._pause(exchange, reply)
-        except ConfigurationError as error:
-            logger.error("the worker stops: %s", error)  # noqa: TRY400 -- the words say it all
-            self._failure = error
-        except BaseException as error:
-            logger.exception("the worker stops: this is a bug in pwf or in an adapter")
+        except BaseException as error:  # noqa: BLE001 -- kept for whoever leaves the worker
+            log_end(error)
             self._failure = error
 
     def _exchange(self, exchange: Exchange) -> Exchanged | None:

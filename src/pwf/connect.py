@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -22,9 +22,12 @@ from pwf_core.state import Rules
 
 __all__ = ["connect", "connect_blocking", "parse_duration"]
 
+T = TypeVar("T")
+D = TypeVar("D")
+
 DEFAULT_RETENTION = timedelta(days=1)
-# With retention 0 a run's outcome, and nothing else of it, still stays for a minute: whoever has
-# started it can ask for the result in peace.
+# With retention 0 an ended run still stays for a minute: whoever has started it can ask for the
+# result in peace.
 _LINGER_MS = 60_000
 
 _BARE = (  # not even memory://, so the package is here without its metadata
@@ -32,6 +35,7 @@ _BARE = (  # not even memory://, so the package is here without its metadata
     "[rabbit] in place of [redis]."
 )
 _KEYS = "PWF_SIGNING_KEYS"
+_COMMON = ("namespace", "retention", "store", "durability")  # options that no adapter sees
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
@@ -54,8 +58,8 @@ def connect(
         store: URL of the state store, for a broker that has none.
         namespace: Keeps deployments apart that share a server: letters, digits, "_" and "-";
             "default" by default.
-        retention: How long ended runs stay readable; a day by default. 0 keeps the outcome for
-            a minute, for whoever waits for it. In a URL a number with a unit: `30s`, `15m`, `7d`.
+        retention: How long ended runs stay readable; a day by default. 0 keeps them for a minute,
+            for whoever waits for the result. In a URL a number with a unit: `30s`, `15m`, `7d`.
         durability: "standard" (a power cut may take the last two seconds), or "fsync" (nothing).
         signing_keys: For a broker that others can write to: messages are signed by the first key,
             and run nothing unless one of the keys has signed them. At least 16 bytes each;
@@ -129,33 +133,61 @@ def _plan(
             "memory:// needs no server.",
         )
     given = Url.parse(text)
-    kept = (
-        given.option("retention", parse_duration, DEFAULT_RETENTION)
-        if retention is None
-        else retention
-    )
+    kept = _one_of("retention", retention, given, parse_duration, DEFAULT_RETENTION)
     if not isinstance(kept, timedelta) or kept < timedelta(0):
         raise ConfigurationError(f"retention is a timedelta of 0 or more, not {kept!r}.")
-    name = given.option("namespace", str, "default") if namespace is None else namespace
+    name = _one_of("namespace", namespace, given, str, "default")
     if not isinstance(name, str) or not _NAMESPACE.fullmatch(name):
         raise ConfigurationError(
             f"The namespace {name!r} cannot be: use 1 to 40 letters, digits, '_' and '-'.",
         )
-    if store is None:
-        store = given.option("store", str, None)
-    if durability is None:
-        durability = given.option("durability", str, Durability.STANDARD.value)
+    beside = _one_of("store", None if store is None else Url.parse(store), given, Url.parse, None)
+    if beside is not None:
+        _refuse_common(beside, given)
+    wish = _one_of("durability", durability, given, str, Durability.STANDARD.value)
     settings = Settings(
         namespace=name,
-        rules=Rules(paired=store is not None, retention_ms=milliseconds(kept) or _LINGER_MS),
-        durability=_durability(durability),
+        rules=Rules(paired=beside is not None, retention_ms=milliseconds(kept) or _LINGER_MS),
+        durability=_durability(wish),
         signing_keys=_signing_keys(signing_keys),
     )
-    return _Plan(
-        given.without("namespace", "retention", "store", "durability"),
-        Url.parse(store) if store is not None else None,
-        settings,
-    )
+    return _Plan(given.without(*_COMMON), beside, settings)
+
+
+def _one_of(
+    name: str,
+    argument: T | None,
+    url: Url,
+    read: Callable[[str], T],
+    default: D,
+) -> T | D:
+    """Return an option's value, whether it is an argument or stands in the URL's query.
+
+    Raises:
+        ConfigurationError: If it is both, and they differ.
+    """
+    written: T | None = url.option(name, read, None)
+    if argument is None:
+        return default if written is None else written
+    if written is not None and written != argument:
+        raise ConfigurationError(
+            f"{name} has two values: {_show(argument)} as an argument, {_show(written)} in the "
+            f"query of {url}. Keep one of them.",
+        )
+    return argument
+
+
+def _show(value: object) -> str:
+    return repr(value) if isinstance(value, str) else str(value)  # a URL hides its password
+
+
+def _refuse_common(store: Url, first: Url) -> None:
+    misplaced = next((name for name in _COMMON if name in store.query), None)
+    if misplaced is not None:
+        raise ConfigurationError(
+            f"{misplaced} stands in the URL of the store, {store}, but holds for broker and store "
+            f"alike: say it in the first URL, {first}.",
+        )
 
 
 def _signing_keys(given: Sequence[str | bytes] | None) -> tuple[bytes, ...]:

@@ -23,7 +23,7 @@ from pwf._handlers import call_sync, gather_returned, is_async
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._leases import LeaseKeeper
-from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
+from pwf._options import IDLE_RECHECK, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._threads import Threads
@@ -192,12 +192,8 @@ class Worker:
                     self._start(call)
                 if not self._engine.has_conclusions:
                     await self._pause(exchange, reply)
-        except ConfigurationError as error:
-            # A later version has taken over the namespace, say, or a password was changed.
-            logger.error("the worker stops: %s", error)  # noqa: TRY400 -- the words say it all
-            raise
-        except Exception:
-            logger.exception("the worker stops: this is a bug in pwf or in an adapter")
+        except Exception as error:
+            log_end(error)
             raise
         finally:
             keeper.close()

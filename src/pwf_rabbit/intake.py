@@ -226,7 +226,8 @@ class Intake:
                     await channel.close()
 
     def _failed(self, lane: Lane, trouble: PwfError) -> None:
-        if str(trouble) != str(lane.trouble):
+        told = isinstance(trouble, ConfigurationError) and not lane.was_up  # by `receive`
+        if not told and str(trouble) != str(lane.trouble):
             _log.warning("service %s is not consumed: %s", lane.service, trouble)
         lane.trouble = trouble
         lane.failures += 1

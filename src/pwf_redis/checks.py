@@ -14,6 +14,7 @@ import attrs
 from pwf_core.adapters import Durability
 from pwf_core.errors import ConfigurationError, PwfError
 from pwf_core.steps import Steps
+from pwf_redis.errors import NotAllowedError
 from pwf_redis.keys import Keys
 from pwf_redis.rounds import CONFIRM, Round, ask
 
@@ -95,7 +96,7 @@ def check(facts: Facts) -> Steps[Round, None]:
 def _check_version(facts: Facts) -> Steps[Round, None]:
     try:
         reply = yield from ask("INFO", "server")
-    except ConfigurationError:  # NOPERM
+    except NotAllowedError:
         reply = b""
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +98,69 @@ def test_wrong_option_is_one_clear_error(
     """Options are checked as those in the query are."""
     with pytest.raises(ConfigurationError, match=message):
         connect_either("memory://", **options)
+
+
+@pytest.mark.parametrize(
+    ("query", "argument", "both"),
+    [
+        ("namespace=a", {"namespace": "b"}, ["'b'", "'a'"]),
+        ("retention=1h", {"retention": timedelta(hours=2)}, ["2:00:00", "1:00:00"]),
+        ("durability=fsync", {"durability": "standard"}, ["'standard'", "'fsync'"]),
+        (
+            "store=redis://me:s3cret@one",
+            {"store": "redis://me:s3cret@two"},
+            ["redis://me:***@two", "redis://me:***@one"],
+        ),
+    ],
+)
+def test_option_with_two_values_is_refused(
+    connect_either: Callable[..., Any],
+    query: str,
+    argument: dict[str, Any],
+    both: list[str],
+) -> None:
+    """Nothing says which of them was meant."""
+    (name,) = argument
+    with pytest.raises(ConfigurationError, match=rf"^{name} has two values") as caught:
+        connect_either(f"redis://localhost?{query}", **argument)
+
+    assert [one for one in both if one not in str(caught.value)] == []
+    assert "s3cret" not in str(caught.value)
+
+
+def test_option_may_be_said_twice_alike(connect_either: Callable[..., Any]) -> None:
+    """As a command line does that passes on what it was given."""
+    url = "memory://?namespace=a&retention=1h&durability=standard"
+
+    connect_either(url, namespace="a", retention=timedelta(hours=1), durability="standard")
+
+
+@pytest.mark.parametrize("option", ["namespace=z", "retention=1h", "durability=fsync", "store=x"])
+def test_option_of_both_halves_stands_in_the_first_url(
+    connect_either: Callable[..., Any],
+    option: str,
+) -> None:
+    """The store's URL has only what is the store's own."""
+    name = option.partition("=")[0]
+    with pytest.raises(ConfigurationError) as caught:
+        connect_either("amqp://x", store=f"redis://y?{option}")
+
+    assert str(caught.value) == (
+        f"{name} stands in the URL of the store, redis://y, but holds for broker and store alike: "
+        "say it in the first URL, amqp://x."
+    )
+
+
+@pytest.mark.parametrize("url", ["rediss://h", "embedded:///f", "amqp://h?store=memory://x&"])
+def test_every_option_is_in_the_tutorial(connect_either: Callable[..., Any], url: str) -> None:
+    """What an adapter knows, its users can find."""
+    tutorial = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
+    with pytest.raises(ConfigurationError) as caught:
+        connect_either(f"{url}{'' if '?' in url else '?'}color=red")
+    known = str(caught.value).partition(" are ")[2].rstrip(".").split(", ")
+
+    assert len(known) > 4
+    assert [name for name in known if f"`{name}`" not in tutorial] == []
 
 
 @pytest.mark.parametrize("url", [5, 0, b"redis://me:s3cret@host"])

@@ -44,7 +44,7 @@ driver = pytest.importorskip("redis.exceptions")
 msgpack = pytest.importorskip("msgspec.msgpack")
 
 from pwf_redis import checks, codec, records, scripts  # noqa: E402
-from pwf_redis.errors import NoGroupError, translate  # noqa: E402
+from pwf_redis.errors import NoGroupError, NotAllowedError, translate  # noqa: E402
 from pwf_redis.rounds import call  # noqa: E402
 from pwf_redis.scripts import EXCHANGE  # noqa: E402
 from pwf_redis.target import Target  # noqa: E402
@@ -290,7 +290,7 @@ class TestErrors:
             (driver.ResponseError("MISCONF Errors writing to the AOF file"), StoreFullError),
             (driver.ResponseError("BUSY Redis is busy running a script"), StoreUnavailableError),
             (driver.AuthenticationError("WRONGPASS"), ConfigurationError),
-            (driver.NoPermissionError("NOPERM"), ConfigurationError),
+            (driver.NoPermissionError("NOPERM"), NotAllowedError),
             (driver.ResponseError("NOAUTH Authentication required."), ConfigurationError),
             (driver.ResponseError("NOGROUP No such key"), NoGroupError),
             (driver.ResponseError("ERR syntax error"), PwfError),
@@ -302,6 +302,15 @@ class TestErrors:
 
         assert type(found) is expected
         assert "db.example:6379" in str(found)
+
+    @pytest.mark.parametrize(
+        "raised", [driver.ConnectionError("Connection refused."), OSError("Connection refused")]
+    )
+    def test_say_what_to_do_where_nobody_listens(self, raised):
+        assert str(translate(raised, "db.example:6379")) == (
+            "Redis at db.example:6379 cannot be reached: Connection refused. Is it running, and is "
+            "that where it listens?"
+        )
 
     def test_others_stay(self):
         error = ZeroDivisionError()
@@ -397,10 +406,13 @@ class _Server:
         } | {name.replace("_", "-"): value for name, value in settings.items()}
         self.forbidden = False
         self.confirms = 1
+        self.refusal = None
         self.format = None
 
     def answer(self, command):
         match command:
+            case ("INFO", _) if self.refusal is not None:
+                raise translate(self.refusal, "here:1")
             case ("INFO", _):
                 return f"# Server\r\nredis_version:{self.version}\r\n".encode()
             case ("CONFIG", "GET", _) if self.forbidden:
@@ -500,6 +512,29 @@ class TestChecks:
         _Server(maxmemory_policy="allkeys-lru").check()
 
         assert "set noeviction" in caplog.text
+
+    def test_a_version_that_may_not_be_read_is_noted(self, caplog):
+        server = _Server()
+        server.refusal = driver.NoPermissionError("this user has no permissions to run 'info'")
+        server.check()
+
+        assert "does not say its version" in caplog.text
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            driver.AuthenticationError("invalid username-password pair"),
+            driver.ResponseError("WRONGPASS invalid username-password pair"),
+            driver.ResponseError("NOAUTH Authentication required."),
+        ],
+    )
+    def test_a_wrong_password_is_the_only_thing_said(self, refusal, caplog):
+        server = _Server()
+        server.refusal = refusal
+        with pytest.raises(ConfigurationError, match="password"):
+            server.check()
+
+        assert not caplog.records
 
     def test_settings_that_may_not_be_read_are_noted(self, caplog):
         server = _Server()

@@ -328,12 +328,47 @@ def test_worker_without_backend_is_not_healthy(monkeypatch: pytest.MonkeyPatch) 
     assert worst.silence > 10
 
 
+@pytest.mark.parametrize("flavour", ["asyncio", "threads"])
+def test_backend_that_is_set_up_otherwise_stops_the_worker(
+    flavour: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It says so in one line, which calls it no bug; whoever leaves the worker gets the error."""
+    service = Service("s")
+    asked = threading.Event()
+
+    def refuse(*_: object) -> None:
+        asked.set()
+        raise ConfigurationError("The queue is another one.")
+
+    async def main() -> None:
+        async with connect("memory://") as backend, Worker(backend, service):
+            monkeypatch.setattr(type(backend.port), "exchange", refuse)
+            assert await asyncio.to_thread(asked.wait, LIMIT)
+
+    def serve() -> None:
+        with connect_blocking("memory://") as backend:
+            monkeypatch.setattr(type(backend.port), "exchange", refuse)
+            with BlockingWorker(backend, service):
+                assert asked.wait(LIMIT)
+
+    with pytest.raises(ConfigurationError, match="another one"):
+        asyncio.run(main()) if flavour == "asyncio" else serve()
+
+    (said,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
+    assert said.getMessage() == "the worker stops: The queue is another one."
+    assert said.exc_info is None
+
+
 def test_options_that_cannot_be_are_refused() -> None:
     """Each error names the option and what it takes."""
     service = Service("s")
     client = connect("memory://")
     for options, message in [
         ({"concurrency": 0}, "concurrency"),
+        ({"concurrency": True}, "concurrency"),
+        ({"threads": True}, "threads"),
         ({"lease": timedelta(0)}, "lease"),
         ({"grace": 3}, "grace"),
         ({"threads": "many"}, "threads"),

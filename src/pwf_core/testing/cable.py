@@ -9,6 +9,7 @@ import attrs
 
 from pwf_core.commands import Command, Renew, Reply
 from pwf_core.errors import UnavailableError
+from pwf_core.ids import RunId
 from pwf_core.ports import Leases, Take
 
 __all__ = ["Cable"]
@@ -47,6 +48,10 @@ class _Plugged:
     def apply(self, commands: Sequence[Command]) -> Any:
         self._cable.check()
         return self._port.apply(commands)
+
+    def read(self, run_ids: Sequence[RunId]) -> Any:
+        """See `Backend.read`."""
+        return self._through().read(run_ids)
 
     def leases(self) -> _Leases:
         return _Leases(self._cable, self._port.leases())

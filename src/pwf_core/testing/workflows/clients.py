@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -107,6 +108,29 @@ async def test_waiting_has_a_limit(harness: WorkflowHarness[Any]) -> None:
     async with harness.worker(client, _service()):
         assert 1 == await run.result(int, timeout=PATIENCE)
         assert Status.FINISHED is await run.wait(timeout=PATIENCE)
+
+
+@behaviour()
+async def test_waiting_for_a_backend_that_is_away(harness: WorkflowHarness[Any]) -> None:
+    """What cannot be asked is an outage and no time-out, also for a run that has long ended."""
+    client, lost = await harness.client(), await harness.client(doomed=True)
+    async with harness.worker(client, _service()):
+        ended = await client.start(publish("work.echo", 1))
+        await ended.result(timeout=PATIENCE)
+    running = await client.start(publish("work.echo", 2))
+    with pytest.raises(TimeoutError):
+        await lost.run(running.id).result(timeout=0)
+    waiting = asyncio.create_task(lost.run(running.id).result(timeout=1))
+    with pytest.raises(TimeoutError):
+        await lost.run(running.id).result(timeout=0.05)  # by now the other one listens, too
+    await harness.crash(lost)
+
+    asked = [lost.run(ended.id).result(timeout=0.3), lost.run(ended.id).wait(timeout=0)]
+    began = time.monotonic()
+    for answer in await asyncio.gather(waiting, *asked, return_exceptions=True):
+        assert isinstance(answer, UnavailableError), repr(answer)
+    assert time.monotonic() - began < PATIENCE / 5
+    assert Status.FINISHED is await client.run(ended.id).wait(timeout=0)
 
 
 @behaviour()
