@@ -51,7 +51,8 @@ class _Plugged:
 
     def read(self, run_ids: Sequence[RunId]) -> Any:
         """See `Backend.read`."""
-        return self._through().read(run_ids)
+        self._cable.check()
+        return self._port.read(run_ids)
 
     def leases(self) -> _Leases:
         return _Leases(self._cable, self._port.leases())
