@@ -79,6 +79,13 @@ def bare(session: nox.Session) -> None:
     session.run("python", "-I", str(Path("tools/bare.py").resolve()))
 
 
+@nox.session
+def explore(session: nox.Session) -> None:
+    """Crash workflows of all shapes at every point, one fault and two; print the figures."""
+    install(session, extras="all")
+    session.run("python", "-m", "tests.simulated")
+
+
 @nox.session(name="soak-sim")
 def soak_sim(session: nox.Session) -> None:
     """Run 100,000 random workflows with random faults on simulated servers: `-- --seeds 1000`."""

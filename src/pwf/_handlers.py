@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -33,9 +34,29 @@ async def gather_returned(returned: Any) -> object:
     return await returned if inspect.isawaitable(returned) else returned
 
 
-def call_anywhere(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
-    """Call a handler of any kind, from a thread without an event loop."""
+def call_anywhere(
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    can_be_stopped: Callable[[Callable[[], None]], None],
+) -> object:
+    """Call a handler of any kind, from a thread without an event loop.
+
+    If it is an async one, *can_be_stopped* is given what cancels it, from any thread.
+    """
     returned = call_sync(fn, args, kwargs)
-    if inspect.isasyncgen(returned) or inspect.isawaitable(returned):
-        return asyncio.run(gather_returned(returned))
-    return returned
+    if not (inspect.isasyncgen(returned) or inspect.isawaitable(returned)):
+        return returned
+
+    async def main() -> object:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop() -> None:
+            with suppress(RuntimeError):  # the loop is closed: it has ended by itself
+                loop.call_soon_threadsafe(task.cancel)
+
+        can_be_stopped(stop)
+        return await gather_returned(returned)
+
+    return asyncio.run(main())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -18,7 +20,7 @@ from pwf_core.service import Service
 from pwf_core.tasks import Task
 from pwf_core.texts import printable
 
-__all__ = ["IDLE_RECHECK", "WorkerOptions", "make_engine"]
+__all__ = ["IDLE_RECHECK", "OutcomeLog", "WorkerOptions", "log_end", "make_engine"]
 
 logger = logging.getLogger("pwf")
 
@@ -46,9 +48,9 @@ class WorkerOptions:
     def __attrs_post_init__(self) -> None:
         for name, least in (("concurrency", 1), ("threads", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigurationError(
-                    f"Worker({name}=) is a number from {least}, not {value!r}."
+                    f"Worker({name}=) is a whole number from {least}, not {value!r}."
                 )
         for name, shortest in (("lease", timedelta(seconds=0.1)), ("grace", timedelta(0))):
             value = getattr(self, name)
@@ -89,7 +91,7 @@ def make_engine(
         concurrency=options.concurrency,
         lease_ms=milliseconds(options.lease),
         find_resource=find_resource,
-        on_outcome=log_outcome,
+        on_outcome=OutcomeLog(),
     )
 
 
@@ -104,15 +106,48 @@ _LEVELS = {
 }
 
 
-def log_outcome(grant: Granted, outcome: Outcome, problem: str) -> None:
-    """Write down how a call ended, and after which error; never a payload."""
-    logger.log(
-        _LEVELS[outcome],
-        "%s: %s%s (run %s, call %s, attempt %s)",
-        printable(grant.address),
-        outcome.value,
-        f" after {problem}" if problem else "",
-        grant.run_id,
-        grant.call_id,
-        grant.attempt,
-    )
+def log_end(error: BaseException) -> None:
+    """Write down why a worker stops; whoever leaves it is told, but that may be much later."""
+    if isinstance(error, ConfigurationError):
+        logger.error("the worker stops: %s", error)
+    else:
+        logger.error("the worker stops: this is a bug in pwf or in an adapter", exc_info=error)
+
+
+# Parked calls come again every two seconds, all of them, until somebody deploys what they wait for.
+_QUIET = 60.0  # seconds between two warnings of one task for one reason
+_REMEMBERED = 256  # tasks and reasons; strangers may send any address
+
+
+class OutcomeLog:
+    """Writes down how the calls of one worker end, and after which error; never a payload."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: dict[int, float] = {}  # by a hash, so that it stays small; oldest first
+
+    def __call__(self, grant: Granted, outcome: Outcome, problem: str) -> None:
+        """Write down one."""
+        level = _LEVELS[outcome]
+        if outcome is Outcome.PARKED and not self._is_news(grant.address, problem):
+            level = logging.DEBUG
+        logger.log(
+            level,
+            "%s: %s%s (run %s, call %s, attempt %s)",
+            printable(grant.address),
+            outcome.value,
+            f" after {problem}" if problem else "",
+            grant.run_id,
+            grant.call_id,
+            grant.attempt,
+        )
+
+    def _is_news(self, address: str, problem: str) -> bool:
+        name, now = hash((address, problem)), self._clock()
+        if now < self._told.get(name, -math.inf) + _QUIET:
+            return False
+        self._told.pop(name, None)
+        self._told[name] = now
+        if len(self._told) > _REMEMBERED:
+            del self._told[next(iter(self._told))]
+        return True

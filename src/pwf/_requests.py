@@ -7,8 +7,6 @@ from datetime import timedelta
 from hashlib import blake2b
 from typing import Any
 
-from msgspec import Struct
-
 from pwf._ids import new_run_id
 from pwf_core import values
 from pwf_core.arguments import SHOWN
@@ -27,13 +25,9 @@ from pwf_core.errors import (
 from pwf_core.events import Event
 from pwf_core.ids import RunId, root_call_id
 from pwf_core.names import check_name
-from pwf_core.steps import Steps
 from pwf_core.views import DeadLetter, Outcome, RunView, Status
 
 __all__ = [
-    "RECHECK",
-    "Look",
-    "Wait",
     "check_listing",
     "check_run_id",
     "make_cancel",
@@ -47,26 +41,12 @@ __all__ = [
     "read_started",
     "seconds",
     "value_of",
-    "wait_for_end",
 ]
 
-# A notification can get lost with a connection; a waiting client looks again this often, in seconds.
-RECHECK = 5.0
 # Of a key or a run id: enough for a few UUIDs or a URL, and short beside what a run holds anyway.
 MAX_KEY = 1024
 _LONGEST = timedelta.max.total_seconds()
-_OVER = {Status.FINISHED, Status.FAILED, Status.CANCELLED}
 _JOINS_NAMED = 3  # in the reason of a stalled run; more would bury the first
-
-
-class Look(Struct, frozen=True):
-    """Read the run."""
-
-
-class Wait(Struct, frozen=True):
-    """Wait for a notification, at most *timeout* seconds."""
-
-    timeout: float
 
 
 def make_start(first: Publish, key: str | None, run_id: RunId | None = None) -> Start:
@@ -181,22 +161,6 @@ def seconds(timeout: float | timedelta | None) -> float | None:
             f"not {timeout!r}.",
         )
     return limit
-
-
-def wait_for_end(run_id: RunId) -> Steps[Look | Wait, Outcome]:
-    """Look, and wait, until the run has ended; the driver bounds the time.
-
-    Raises:
-        RunNotFoundError: If it is not known (any more).
-    """
-    while True:
-        view: RunView | None = yield Look()
-        outcome = outcome_of(run_id, view)
-        if outcome.status.is_final:
-            return outcome
-        heard: Outcome | None = yield Wait(RECHECK)
-        if heard is not None and heard.status in _OVER:
-            return heard  # with retention 0 there is nothing left to look at
 
 
 def outcome_of(run_id: RunId, view: RunView | None) -> Outcome:

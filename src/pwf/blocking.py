@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -14,7 +15,7 @@ import attrs
 
 from pwf import _requests as requests
 from pwf._patience import Patience
-from pwf._requests import Look, Wait
+from pwf._waiting import Effect, Listen, Look, Pause, Wait, wait_for_end
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Answer, Command, Reply
 from pwf_core.directives import Publish
@@ -22,7 +23,7 @@ from pwf_core.errors import RunNotFoundError, StoreFullError, UnavailableError
 from pwf_core.events import Event
 from pwf_core.ids import RunId
 from pwf_core.names import check_name
-from pwf_core.ports import BlockingBackend
+from pwf_core.ports import BlockingBackend, BlockingWatch
 from pwf_core.steps import drive
 from pwf_core.views import DeadLetter, Outcome, RunView, Status
 
@@ -75,23 +76,27 @@ class BlockingRun:
 
     def _end(self, timeout: float | timedelta | None) -> Outcome:
         limit = requests.seconds(timeout)
-        deadline = None if limit is None else time.monotonic() + limit
         port = self._client.port
-        with port.watch(self.id) as watch:
+        with ExitStack() as stack:
+            watch: BlockingWatch | None = None
 
-            def perform(step: Look | Wait) -> object:
-                if isinstance(step, Look):
-                    (view,) = port.read([self.id])
-                    return view
-                pause = step.timeout
-                if deadline is not None:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise TimeoutError(f"Run {self.id} has not ended within {limit} seconds.")
-                    pause = min(pause, left)
-                return watch.wait(pause)
+            def perform(step: Effect) -> object:
+                nonlocal watch
+                match step:
+                    case Listen():
+                        watch = stack.enter_context(port.watch(self.id))
+                        return None
+                    case Look():
+                        (view,) = port.read([self.id])
+                        return view
+                    case Wait():
+                        assert watch is not None
+                        return watch.wait(step.timeout)
+                    case Pause():
+                        time.sleep(step.seconds)
+                        return None
 
-            return drive(requests.wait_for_end(self.id), perform)
+            return drive(wait_for_end(self.id, limit), perform)
 
 
 class BlockingClient:

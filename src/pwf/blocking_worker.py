@@ -1,12 +1,13 @@
 """The worker on threads: drives the same `Engine` for programs without an event loop.
 
-One thread makes the round trips, one listens for work, one keeps the leases, and a pool runs the
+One thread makes the round trips, one listens for work, one keeps the leases, and others run the
 handlers. The engine is shared under a lock; nothing waits while holding it.
 """
 
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import signal
 import threading
@@ -20,12 +21,14 @@ from typing import Any, Self
 from pwf._handlers import call_anywhere
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
-from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
+from pwf._leases import LeaseKeeper
+from pwf._options import IDLE_RECHECK, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._threads import Threads
 from pwf.blocking import BlockingClient
 from pwf.logs import CurrentCall, current_call
+from pwf_core.commands import Renew, Reply
 from pwf_core.engine import Exchange, RunningCall
 from pwf_core.errors import ConfigurationError, UnavailableError
 from pwf_core.ports import Exchanged
@@ -76,6 +79,7 @@ class BlockingWorker:
         self._listen = threading.Event()
         self._closed = threading.Event()
         self._pool = Threads()
+        self._stops: dict[RunningCall, Callable[[], None]] = {}
         self._stack = ExitStack()
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
@@ -87,7 +91,13 @@ class BlockingWorker:
         with ExitStack() as stack:
             self._resources.open(stack)
             self._stack = stack.pop_all()
-        for target in (self._serve, self._idle, self._renew):
+        self._keeper = LeaseKeeper(
+            self._port.leases(),
+            self._options.lease.total_seconds(),
+            self._engine.renewals,
+            self._renewed,
+        )
+        for target in (self._serve, self._idle):
             thread = threading.Thread(target=target, name=f"pwf{target.__name__}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -138,11 +148,13 @@ class BlockingWorker:
         serving.join(limit)
         if serving.is_alive():
             with self._lock:
-                self._engine.hand_back()
+                interrupted = self._engine.hand_back()
+            self._stop(*interrupted)
             self._ready.set()
             # The backend may be away; then the leases end by themselves.
             serving.join(self._options.lease.total_seconds())
         self._closed.set()
+        self._keeper.close()
         self._listen.set()
         self._pool.close()
         self._stack.close()
@@ -179,8 +191,8 @@ class BlockingWorker:
                     self._start(call)
                 if not busy:
                     self._pause(exchange, reply)
-        except BaseException as error:
-            logger.exception("the worker stops: this is a bug in pwf or in an adapter")
+        except BaseException as error:  # noqa: BLE001 -- kept for whoever leaves the worker
+            log_end(error)
             self._failure = error
 
     def _exchange(self, exchange: Exchange) -> Exchanged | None:
@@ -221,19 +233,10 @@ class BlockingWorker:
                 self._closed.wait(IDLE_RECHECK)  # the exchange reports it
             self._ready.set()
 
-    def _renew(self) -> None:
-        pause = self._options.lease.total_seconds() / 3
-        while not self._closed.wait(pause):
-            with self._lock:
-                renewals = self._engine.renewals()
-            if not renewals:
-                continue
-            try:
-                replies = self._port.apply(renewals)
-            except UnavailableError:
-                continue  # the exchange reports it; the next try may still be in time
-            with self._lock:
-                self._engine.renewed(renewals, replies)
+    def _renewed(self, renewals: Sequence[Renew], replies: Sequence[Reply]) -> None:
+        with self._lock:
+            lost = self._engine.renewed(renewals, replies)
+        self._stop(*lost)
 
     # -- handlers ---------------------------------------------------------------------------------
 
@@ -243,11 +246,8 @@ class BlockingWorker:
         grant, timeout = call.grant, call.invoke.task.timeout
         if timeout is not None:
             limit = timeout.total_seconds()
-            timer = threading.Timer(
-                limit,
-                self._raised,
-                (call, TimeoutError(f"{grant.address} did not finish within {timeout}")),
-            )
+            error = TimeoutError(f"{grant.address} did not finish within {timeout}")
+            timer = threading.Timer(limit, self._time_out, (call, error))
             timer.daemon = True
             timer.start()
         context = contextvars.Context()
@@ -261,7 +261,9 @@ class BlockingWorker:
         task = invoke.task
         args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
         try:
-            value = call_anywhere(task.fn, args, invoke.kwargs)
+            value = call_anywhere(
+                task.fn, args, invoke.kwargs, functools.partial(self._stops.__setitem__, call)
+            )
         except BaseException as error:  # noqa: BLE001 -- a handler's error ends its attempt, not us
             self._raised(call, error)
         else:
@@ -269,8 +271,20 @@ class BlockingWorker:
                 self._engine.returned(call, value)
             self._ready.set()
         finally:
+            self._stops.pop(call, None)
             if timer is not None:
                 timer.cancel()
+
+    def _time_out(self, call: RunningCall, error: TimeoutError) -> None:
+        self._raised(call, error)
+        self._stop(call)
+
+    def _stop(self, *calls: RunningCall) -> None:
+        """Cancel those handlers that can be: the async ones."""
+        for call in calls:
+            stop = self._stops.get(call)
+            if stop is not None:
+                stop()
 
     def _raised(self, call: RunningCall, error: BaseException) -> None:
         with self._lock:

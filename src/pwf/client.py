@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -12,7 +13,7 @@ import attrs
 
 from pwf import _requests as requests
 from pwf._patience import Patience
-from pwf._requests import Look, Wait
+from pwf._waiting import Effect, Listen, Look, Pause, Wait, wait_for_end
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Answer, Command, Reply
 from pwf_core.directives import Publish
@@ -25,7 +26,7 @@ from pwf_core.errors import (
 from pwf_core.events import Event
 from pwf_core.ids import RunId
 from pwf_core.names import check_name
-from pwf_core.ports import Backend
+from pwf_core.ports import Backend, Watch
 from pwf_core.steps import drive_async
 from pwf_core.views import DeadLetter, Outcome, RunView, Status
 
@@ -99,6 +100,7 @@ class Run:
         Raises:
             TimeoutError: If it takes longer; the run goes on.
             RunNotFoundError: If it is not known (any more).
+            UnavailableError: If the backend cannot be asked; the run may have ended.
             ConfigurationError: If *timeout* is something else, or negative.
         """
         return (await self._end(timeout)).status
@@ -125,6 +127,7 @@ class Run:
             RunFailedError: If it failed.
             RunStalledError: If nothing is left that could fire its joins.
             RunNotFoundError: If it is not known (any more).
+            UnavailableError: If the backend cannot be asked; the run may have ended.
             CodecError: If the value is not of that type.
             ConfigurationError: As for `wait`.
         """
@@ -134,18 +137,28 @@ class Run:
 
     async def _end(self, timeout: float | timedelta | None) -> Outcome:
         limit = requests.seconds(timeout)
-        try:
-            async with asyncio.timeout(limit), self._port.watch(self.id) as watch:
+        async with AsyncExitStack() as stack:
+            watch: Watch | None = None
 
-                async def perform(step: Look | Wait) -> object:
-                    if isinstance(step, Wait):
+            async def perform(step: Effect) -> object:
+                nonlocal watch
+                match step:
+                    case Listen():
+                        async with asyncio.timeout(step.timeout):
+                            watch = await stack.enter_async_context(self._port.watch(self.id))
+                        return None
+                    case Look():
+                        async with asyncio.timeout(step.timeout):
+                            (view,) = await self._port.read([self.id])
+                        return view
+                    case Wait():
+                        assert watch is not None
                         return await watch.wait(step.timeout)
-                    (view,) = await self._port.read([self.id])
-                    return view
+                    case Pause():
+                        await asyncio.sleep(step.seconds)
+                        return None
 
-                return await drive_async(requests.wait_for_end(self.id), perform)
-        except TimeoutError as error:
-            raise TimeoutError(f"Run {self.id} has not ended within {limit} seconds.") from error
+            return await drive_async(wait_for_end(self.id, limit), perform)
 
 
 class Client:

@@ -1,7 +1,8 @@
 """The worker on asyncio: drives an `Engine` against a backend, and runs handlers.
 
 One loop makes round trips, each carrying all that was concluded meanwhile and asking for as many
-calls as there is room for; handlers run beside it, async ones as tasks, sync ones in threads.
+calls as there is room for; handlers run beside it, async ones as tasks, sync ones in threads. Leases
+are kept by a thread, so that a handler which blocks the loop loses no call, its own or another's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextvars
 import functools
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
@@ -20,12 +22,14 @@ from typing import Any, Self
 from pwf._handlers import call_sync, gather_returned, is_async
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
-from pwf._options import IDLE_RECHECK, WorkerOptions, make_engine
+from pwf._leases import LeaseKeeper
+from pwf._options import IDLE_RECHECK, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._threads import Threads
 from pwf.client import Client
 from pwf.logs import CurrentCall, current_call
+from pwf_core.commands import Renew, Reply
 from pwf_core.engine import Exchange, RunningCall
 from pwf_core.errors import ConfigurationError, UnavailableError
 from pwf_core.ports import Exchanged
@@ -174,7 +178,12 @@ class Worker:
     # -- the loop ---------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        renewing = asyncio.create_task(self._renew(), name="pwf-renew")
+        keeper = LeaseKeeper(
+            self._port.leases(),
+            self._options.lease.total_seconds(),
+            lambda: self._engine.renewals(time.monotonic()),
+            functools.partial(self._tell_loop, asyncio.get_running_loop()),
+        )
         try:
             while not (self._engine.stopping and self._engine.is_done):
                 exchange = self._engine.next_exchange()
@@ -183,11 +192,11 @@ class Worker:
                     self._start(call)
                 if not self._engine.has_conclusions:
                     await self._pause(exchange, reply)
-        except Exception:
-            logger.exception("the worker stops: this is a bug in pwf or in an adapter")
+        except Exception as error:
+            log_end(error)
             raise
         finally:
-            renewing.cancel()
+            keeper.close()
             if self._idle is not None:
                 self._idle.cancel()
             for task in self._tasks.values():
@@ -229,19 +238,18 @@ class Worker:
             await asyncio.sleep(IDLE_RECHECK)  # the exchange reports it
         self._ready.set()
 
-    async def _renew(self) -> None:
-        pause = self._options.lease.total_seconds() / 3
-        while True:
-            await asyncio.sleep(pause)
-            renewals = self._engine.renewals()
-            if not renewals:
-                continue
-            try:
-                replies = await self._port.apply(renewals)
-            except UnavailableError:
-                continue  # the exchange reports it; the next try may still be in time
-            for call in self._engine.renewed(renewals, replies):
-                self._cancel(call)
+    def _tell_loop(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        renewals: Sequence[Renew],
+        replies: Sequence[Reply],
+    ) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+            loop.call_soon_threadsafe(self._renewed, renewals, replies)
+
+    def _renewed(self, renewals: Sequence[Renew], replies: Sequence[Reply]) -> None:
+        for call in self._engine.renewed(renewals, replies):
+            self._cancel(call)
 
     # -- handlers ---------------------------------------------------------------------------------
 
@@ -277,10 +285,19 @@ class Worker:
         fn, task = invoke.task.fn, invoke.task
         args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
         if is_async(fn):
+            self._limit(call)
             return await _within(task, gather_returned(fn(*args, **invoke.kwargs)))
         async with self._slots:  # the time-out starts with the handler, not with its wait
+            self._limit(call)
             returned = await _within(task, self._in_thread(call_sync, fn, args, invoke.kwargs))
             return await gather_returned(returned)
+
+    def _limit(self, call: RunningCall) -> None:
+        """Keep the call's lease for no longer than its time-out, should the loop not end it."""
+        assert call.invoke is not None
+        timeout = call.invoke.task.timeout
+        if timeout is not None:
+            call.keep_until = time.monotonic() + (timeout + self._options.lease).total_seconds()
 
     def _in_thread(self, fn: Callable[..., object], *args: object) -> asyncio.Future[object]:
         loop = asyncio.get_running_loop()

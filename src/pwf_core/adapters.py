@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 
-from pwf_core.errors import ConfigurationError
+from pwf_core.errors import ConfigurationError, UnsupportedError
 from pwf_core.ports import (
     Backend,
     BlockingBackend,
@@ -22,6 +22,7 @@ from pwf_core.ports import (
     Broker,
     StateStore,
 )
+from pwf_core.signing import Signer
 from pwf_core.state import Rules
 
 __all__ = ["ENTRY_POINTS", "Adapter", "Durability", "Settings", "Url"]
@@ -68,7 +69,8 @@ class Url:
         """Return *text* taken apart.
 
         Raises:
-            ConfigurationError: If it is no URL, or an option stands twice in its query.
+            ConfigurationError: If it is no URL, an option stands twice in its query, or one that
+                has to stay secret stands there at all.
         """
         if not isinstance(text, str):  # its value is not shown: a password may be in it
             raise ConfigurationError(f"A URL is a string, not {type(text).__name__}. {_FORMS}")
@@ -94,6 +96,11 @@ class Url:
         query = dict(pairs)
         if len(query) != len(pairs):
             raise ConfigurationError(f"An option stands twice in the query of {parts.scheme}://…")
+        if "signing_keys" in query:
+            raise ConfigurationError(
+                "signing_keys cannot stand in a URL, because URLs end up in logs and in lists of "
+                "processes. Pass them to connect(), or set PWF_SIGNING_KEYS.",
+            )
         return cls(
             raw=f"{parts.scheme}://{parts.netloc}{parts.path}",
             scheme=parts.scheme,
@@ -162,18 +169,41 @@ class Settings:
         namespace: Keeps deployments apart that share a server; part of every key and queue name.
         rules: Retention, and whether the store is one half of a pair.
         durability: What must be on disk before work counts as accepted.
+        signing_keys: Whoever has none of these cannot make messages; for brokers alone, and a store
+            beside one passes over them. Without any, messages are not signed.
     """
 
     namespace: str = "default"
     rules: Rules = attrs.field(factory=Rules)
     durability: Durability = Durability.STANDARD
+    signing_keys: tuple[bytes, ...] = attrs.field(default=(), repr=False)
+
+    @property
+    def signer(self) -> Signer | None:
+        """What signs messages; None where they are not signed."""
+        return Signer(self.namespace, self.signing_keys) if self.signing_keys else None
+
+    def refuse_signing(self, why: str) -> None:
+        """Check that no signing is asked for.
+
+        Args:
+            why: It has no place in this adapter; a sentence.
+
+        Raises:
+            UnsupportedError: If it is.
+        """
+        if self.signing_keys:
+            raise UnsupportedError(
+                f"{why} Signing is for a broker beside a store, such as amqp://…?store=redis://…; "
+                "here, leave signing_keys out and unset PWF_SIGNING_KEYS.",
+            )
 
 
 class Adapter(Protocol):
     """Makes ports of one technology; nothing is opened here.
 
     A technology that is only a broker or only a store raises `UnsupportedError` from the others,
-    saying what it needs beside it. All raise `ConfigurationError` for options they do not know, and
+    saying what it needs beside it. A backend refuses `settings.signing_keys`. All raise `ConfigurationError` for options they do not know, and
     for a missing package, with the pip line that installs it.
     """
 

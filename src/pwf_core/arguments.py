@@ -15,7 +15,7 @@ import msgspec
 
 from pwf_core import values
 from pwf_core.context import Context
-from pwf_core.errors import CodecError, DefinitionError
+from pwf_core.errors import CodecError, DefinitionError, PayloadTooLargeError
 
 __all__ = ["SHOWN", "Parameters", "check_named", "encode_untyped", "show"]
 
@@ -85,7 +85,7 @@ class Parameters:
             given = dict(zip(self._names, args, strict=False))
         try:
             body = values.encode(given, self._what)
-        except CodecError:
+        except PayloadTooLargeError:
             for name, value in given.items():  # say which one it is
                 values.encode(value, f"Argument {name!r} of {self._address}")
             raise

@@ -1,18 +1,20 @@
 """What a worker has in hand: calls being run, conclusions to send, and what to ask for next.
 
 One `Engine` per worker, driven by a loop that waits and performs: asyncio, threads, or the simulator.
-It waits for nothing and performs nothing, and is used by one thread at a time. The loop's part:
+It waits for nothing and performs nothing, and is used by one thread at a time; only `renewals` may
+be called from another one. The loop's part:
 
     exchange = engine.next_exchange()              commands and room for more: one round trip
     engine.exchanged(exchange, reply)              -> calls whose handlers are to be started
     engine.returned(call, value) / engine.raised(call, error)   when a handler is through
-    engine.renewals(), engine.renewed(replies)     every third of a lease, beside all that
+    engine.renewals(now), engine.renewed(replies)  every third of a lease, beside all that
 
 Conclusions go out with the next exchange, whatever has gathered by then: group commit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,11 +41,14 @@ class RunningCall:
         steps: Its protocol.
         invoke: What to run; None once that does not matter any more: the handler is through, or
             its call was handed back, or lost with its lease.
+        keep_until: From then on, by the loop's clock, its lease is not renewed any more: the loop
+            should have ended it long ago, and cannot, because something holds it up.
     """
 
     grant: Granted
     steps: Steps[Effect, tuple[Outcome, str]]
     invoke: Invoke | None = None
+    keep_until: float = math.inf
 
     @property
     def context(self) -> Context | None:
@@ -163,11 +168,16 @@ class Engine:
             self.raised(call, HandBackError("the worker is leaving"))
         return interrupted
 
-    def renewals(self) -> list[Renew]:
-        """Return the commands that keep the leases of all calls in hand."""
+    def renewals(self, now: float = 0) -> list[Renew]:
+        """Return the commands that keep the leases of the calls in hand; from any thread.
+
+        Args:
+            now: By the clock of `RunningCall.keep_until`.
+        """
         return [
             Renew(call.grant.run_id, call.grant.call_id, call.grant.claim_id, self.lease_ms)
-            for call in self.running.values()
+            for call in tuple(self.running.values())  # which others may change meanwhile
+            if now < call.keep_until
         ]
 
     def renewed(self, sent: Sequence[Renew], replies: Sequence[Reply]) -> list[RunningCall]:

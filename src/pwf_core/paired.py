@@ -37,6 +37,7 @@ from pwf_core.ports import (
     Broker,
     Delivery,
     Exchanged,
+    Leases,
     StateStore,
     Take,
     Watch,
@@ -316,6 +317,10 @@ class Paired:
         """See `Backend.watch`."""
         return self._store.watch(run_id)
 
+    def leases(self) -> Leases:
+        """See `Backend.leases`: the store has them all."""
+        return self._store.leases()
+
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""
         return await self._store.dead_letters(service, limit)
@@ -389,6 +394,10 @@ class BlockingPaired:
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `Backend.watch`."""
         return self._store.watch(run_id)
+
+    def leases(self) -> Leases:
+        """See `Backend.leases`: the store has them all."""
+        return self._store.leases()
 
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""

@@ -5,7 +5,8 @@ one after the other, each seeing what earlier ones wrote; each is atomic on its 
 never fails its neighbours. An adapter tries once and reports: `UnavailableError` means that some,
 all or none of the batch was applied, and that the caller may send the same batch again, because
 every command is safe to repeat. Any method may be called while another one waits; what is returned
-belongs to the caller.
+belongs to the caller. Once closed, a port raises `UnavailableError` until it is opened again, and
+whoever waits at it is let go.
 
 Every port has a blocking twin with the same method names, whose methods may be called from any
 thread. A test compares the two.
@@ -20,7 +21,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from pwf_core.capabilities import Capabilities
-from pwf_core.commands import Command, Granted, Message, Reply
+from pwf_core.commands import Command, Granted, Message, Renew, Reply
 from pwf_core.ids import ClaimId, RunId
 from pwf_core.views import DeadLetter, Outcome, RunView
 
@@ -35,6 +36,7 @@ __all__ = [
     "Clock",
     "Delivery",
     "Exchanged",
+    "Leases",
     "StateStore",
     "Take",
     "Watch",
@@ -122,6 +124,25 @@ class Watch(Protocol):
         ...
 
 
+class Leases(Protocol):
+    """Renews leases from any thread, whatever the port that it comes from is doing meanwhile.
+
+    It opens itself, and shares no connection with that port.
+    """
+
+    def renew(self, renewals: Sequence[Renew]) -> list[Reply]:
+        """Apply *renewals*.
+
+        Raises:
+            UnavailableError: For the whole batch; send it again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what was opened, also while another thread renews; again is fine."""
+        ...
+
+
 class StateStore(Protocol):
     """Holds the state of runs, by the rules of `transition`.
 
@@ -162,6 +183,10 @@ class StateStore(Protocol):
 
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """Listen for the end of a run. To miss nothing: watch first, then read, then wait."""
+        ...
+
+    def leases(self) -> Leases:
+        """Return what renews leases from another thread."""
         ...
 
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
@@ -290,6 +315,10 @@ class Backend(Protocol):
         """Listen for the end of a run. To miss nothing: watch first, then read, then wait."""
         ...
 
+    def leases(self) -> Leases:
+        """Return what renews leases from another thread."""
+        ...
+
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """Return dead letters of *service* (None: of all), oldest first."""
         ...
@@ -320,6 +349,7 @@ class BlockingStateStore(Protocol):
     def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied: ...  # noqa: D102
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]: ...  # noqa: D102
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]: ...  # noqa: D102
+    def leases(self) -> Leases: ...  # noqa: D102
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]: ...  # noqa: D102
     def purge(self, service: str) -> int: ...  # noqa: D102
 
@@ -351,5 +381,6 @@ class BlockingBackend(Protocol):
     def idle(self, services: Sequence[str], timeout: float) -> None: ...  # noqa: D102
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]: ...  # noqa: D102
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]: ...  # noqa: D102
+    def leases(self) -> Leases: ...  # noqa: D102
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]: ...  # noqa: D102
     def purge(self, service: str) -> int: ...  # noqa: D102

@@ -29,7 +29,7 @@ def _positive(_: object, attribute: attrs.Attribute[timedelta], value: timedelta
 
 
 def _at_least_once(_: object, attribute: attrs.Attribute[int], value: int) -> None:
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise DefinitionError(f"Retry({attribute.name}=) counts from 1, not {value!r}.")
 
 
@@ -51,7 +51,7 @@ class Retry:
     Attributes:
         attempts: How often the handler may fail before its call is dead-lettered; 5 spans about
             half a minute with the default waits, long enough for a restart of a dependency.
-        base: Upper bound of the first wait.
+        base: Upper bound of the first wait; not above *cap*.
         cap: Upper bound of any wait.
         on: Exceptions worth another attempt; any other gives up at once.
         give_up_on: Exceptions that give up at once, even if they are in *on*.
@@ -64,6 +64,13 @@ class Retry:
     cap: timedelta = attrs.field(default=timedelta(minutes=5), validator=_positive)
     on: _Errors = attrs.field(default=Exception, validator=_exceptions)
     give_up_on: _Errors = attrs.field(default=(), validator=_exceptions)
+
+    def __attrs_post_init__(self) -> None:
+        if self.base > self.cap:
+            raise DefinitionError(
+                f"Retry(): base={self.base} is more than cap={self.cap}, the longest wait. Raise cap, "
+                "or lower base.",
+            )
 
     def wants(self, error: BaseException, failures: int) -> bool:
         """Say whether a call that has failed *failures* times, last with *error*, runs again."""

@@ -6,9 +6,12 @@ work as they are. Bytes made here travel unchanged: they are decoded by the hand
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, TypeVar
 
+import attrs
 import msgspec
 
 from pwf_core.errors import CodecError, DefinitionError, PayloadTooLargeError
@@ -25,6 +28,7 @@ _encoder = msgspec.msgpack.Encoder()
 # What the codec raises for values it cannot take: unknown types, numbers over 64 bits, lone
 # surrogates, nesting without end.
 _ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+_ADVICE = ". Payloads are attrs classes, dataclasses, msgspec structs and builtins."
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -42,7 +46,7 @@ def encode(value: object, what: str) -> bytes:
     try:
         data = _encoder.encode(value)
     except _ENCODE_ERRORS as error:
-        raise CodecError(what, f"{error} (value of type {type(value).__name__})") from error
+        raise CodecError(what, _explain(value, error)) from error
     return check_size(data, what)
 
 
@@ -55,6 +59,53 @@ def check_size(data: bytes, what: str) -> bytes:
     if len(data) > MAX_PAYLOAD:
         raise PayloadTooLargeError(what, len(data), MAX_PAYLOAD)
     return data
+
+
+def _explain(value: object, error: Exception) -> str:
+    """Return why *value* has no form, and where in it the reason lies, as decoding says it."""
+    path = "$"
+    while not isinstance(error, RecursionError):  # else it may have no end
+        inner = ((step, one, _failure(one)) for step, one in _parts(value))
+        found = next((one for one in inner if one[2] is not None), None)
+        if found is None:
+            break
+        step, value, reason = found
+        assert reason is not None
+        path, error = path + step, reason
+    where = f" - at `{path}`" * (path != "$")
+    return f"{error}{where}{_ADVICE * isinstance(error, TypeError)}"
+
+
+def _failure(value: object) -> Exception | None:
+    try:
+        _encoder.encode(value)
+    except _ENCODE_ERRORS as error:
+        return error
+    return None
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """Yield what *value* is made of, with the step of a path that leads there."""
+    match value:
+        case dict():
+            for key, one in value.items():
+                named = isinstance(key, str) and key.isidentifier()
+                yield f".{key}" if named else f"[{key!r:.60}]", one
+        case list() | tuple():
+            yield from ((f"[{number}]", one) for number, one in enumerate(value))
+        case set() | frozenset():
+            yield from (("[...]", one) for one in value)
+        case _:
+            for name in _fields(type(value)):
+                yield f".{name}", getattr(value, name, None)
+
+
+def _fields(type_: Any) -> Iterable[str]:
+    if attrs.has(type_):
+        return [one.name for one in attrs.fields(type_)]
+    if dataclasses.is_dataclass(type_):
+        return [one.name for one in dataclasses.fields(type_)]
+    return type_.__struct_fields__ if issubclass(type_, msgspec.Struct) else ()
 
 
 def decode(data: bytes, type_: Any, what: str) -> Any:

@@ -58,21 +58,31 @@ def _check(url: Url, settings: Settings) -> None:
         )
 
 
+def _refuse_signing(settings: Settings) -> None:
+    settings.refuse_signing(
+        "Messages of memory:// never leave the process, so nobody can forge one."
+    )
+
+
 @attrs.frozen
 class _MemoryAdapter:
     def backend(self, url: Url, settings: Settings) -> MemoryBackend:
+        _refuse_signing(settings)
         return MemoryBackend(_find_tables(url, settings))
 
     def broker(self, url: Url, settings: Settings) -> MemoryBroker:
+        _refuse_signing(settings)
         return MemoryBroker(_find_queues(url, settings))
 
     def store(self, url: Url, settings: Settings) -> MemoryStateStore:
         return MemoryStateStore(_find_tables(url, settings))
 
     def blocking_backend(self, url: Url, settings: Settings) -> BlockingMemoryBackend:
+        _refuse_signing(settings)
         return BlockingMemoryBackend(_find_tables(url, settings))
 
     def blocking_broker(self, url: Url, settings: Settings) -> BlockingMemoryBroker:
+        _refuse_signing(settings)
         return BlockingMemoryBroker(_find_queues(url, settings))
 
     def blocking_store(self, url: Url, settings: Settings) -> BlockingMemoryStateStore:

@@ -9,11 +9,13 @@ import attrs
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command, Reply
+from pwf_core.errors import StoreUnavailableError
 from pwf_core.ids import RunId
 from pwf_core.ports import BlockingWatch, Exchanged, Take, Watch
 from pwf_core.views import DeadLetter, RunView
 from pwf_memory import waiting
-from pwf_memory.tables import Tables
+from pwf_memory.tables import MemoryLeases, Tables
+from pwf_memory.waiting import Door
 
 __all__ = ["BlockingMemoryBackend", "MemoryBackend"]
 
@@ -24,7 +26,14 @@ _CAPABILITIES = Capabilities(technology="memory", fused=True)
 class MemoryBackend:
     """A backend inside this process."""
 
-    tables: Tables = attrs.field(factory=Tables)
+    _tables: Tables = attrs.field(factory=Tables)
+    _door: Door = attrs.field(factory=lambda: Door(StoreUnavailableError), init=False)
+
+    @property
+    def tables(self) -> Tables:
+        """What it is connected to."""
+        self._door.check()
+        return self._tables
 
     @property
     def capabilities(self) -> Capabilities:
@@ -32,10 +41,12 @@ class MemoryBackend:
         return _CAPABILITIES
 
     async def open(self) -> None:
-        """See `Backend.open`; there is nothing to open."""
+        """See `Backend.open`."""
+        self._door.open()
 
     async def close(self) -> None:
         """See `Backend.close`; the tables stay, for others that share them."""
+        self._door.close()
 
     async def apply(self, commands: Sequence[Command]) -> list[Reply]:
         """See `Backend.apply`."""
@@ -47,7 +58,7 @@ class MemoryBackend:
 
     async def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Backend.idle`."""
-        await waiting.idle(self.tables, services, timeout)
+        await waiting.idle(self._door, self.tables, services, timeout)
 
     async def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""
@@ -55,7 +66,11 @@ class MemoryBackend:
 
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """See `Backend.watch`."""
-        return waiting.watch(self.tables, run_id)
+        return waiting.watch(self._door, self.tables, run_id)
+
+    def leases(self) -> MemoryLeases:
+        """See `Backend.leases`."""
+        return MemoryLeases(self.tables)
 
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""
@@ -70,7 +85,14 @@ class MemoryBackend:
 class BlockingMemoryBackend:
     """Blocking twin of `MemoryBackend`."""
 
-    tables: Tables = attrs.field(factory=Tables)
+    _tables: Tables = attrs.field(factory=Tables)
+    _door: Door = attrs.field(factory=lambda: Door(StoreUnavailableError), init=False)
+
+    @property
+    def tables(self) -> Tables:
+        """What it is connected to."""
+        self._door.check()
+        return self._tables
 
     @property
     def capabilities(self) -> Capabilities:
@@ -78,10 +100,12 @@ class BlockingMemoryBackend:
         return _CAPABILITIES
 
     def open(self) -> None:
-        """See `Backend.open`; there is nothing to open."""
+        """See `Backend.open`."""
+        self._door.open()
 
     def close(self) -> None:
         """See `Backend.close`; the tables stay, for others that share them."""
+        self._door.close()
 
     def apply(self, commands: Sequence[Command]) -> list[Reply]:
         """See `Backend.apply`."""
@@ -93,7 +117,7 @@ class BlockingMemoryBackend:
 
     def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Backend.idle`."""
-        waiting.idle_blocking(self.tables, services, timeout)
+        waiting.idle_blocking(self._door, self.tables, services, timeout)
 
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""
@@ -101,7 +125,11 @@ class BlockingMemoryBackend:
 
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `Backend.watch`."""
-        return waiting.watch_blocking(self.tables, run_id)
+        return waiting.watch_blocking(self._door, self.tables, run_id)
+
+    def leases(self) -> MemoryLeases:
+        """See `Backend.leases`."""
+        return MemoryLeases(self.tables)
 
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""

@@ -14,11 +14,11 @@ import attrs
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Message
-from pwf_core.errors import CodecError
+from pwf_core.errors import BrokerUnavailableError, CodecError
 from pwf_core.names import service_of
 from pwf_core.ports import Delivery
 from pwf_core.wire import decode_messages, encode_messages
-from pwf_memory.waiting import AsyncSignal, ThreadSignal
+from pwf_memory.waiting import Door, idle, idle_blocking
 
 __all__ = ["BlockingMemoryBroker", "MemoryBroker", "Queues"]
 
@@ -70,17 +70,20 @@ class _Consumer:
     """One connection: what it was given and has not acked. Nothing here waits."""
 
     queues: Queues
+    door: Door = attrs.field(factory=lambda: Door(BrokerUnavailableError))
     unacked: dict[int, tuple[str, bytes]] = attrs.field(factory=dict)
     _last_tag: int = 0
     _turn: int = 0
 
     def publish(self, messages: Sequence[Message]) -> list[bool]:
+        self.door.check()
         for message in messages:
             self.queues.put(service_of(message.address), encode_messages([message]))
         return [True] * len(messages)
 
     def receive(self, services: Sequence[str], limit: int) -> list[Delivery]:
         """Return up to *limit* deliveries, one of each service in turn."""
+        self.door.check()
         deliveries: list[Delivery] = []
         self._turn += 1
         start = self._turn % len(services) if services else 0
@@ -103,7 +106,8 @@ class _Consumer:
             if held is not None:
                 self.queues.rejected.append(held[1])
 
-    def hand_back(self) -> None:
+    def close(self) -> None:
+        self.door.close()
         for service, body in reversed(self.unacked.values()):
             self.queues.put(service, body, front=True)
         self.unacked.clear()
@@ -139,11 +143,12 @@ class MemoryBroker:
         return _CAPABILITIES
 
     async def open(self) -> None:
-        """See `Broker.open`; there is nothing to open."""
+        """See `Broker.open`."""
+        self._consumer.door.open()
 
     async def close(self) -> None:
         """See `Broker.close`."""
-        self._consumer.hand_back()
+        self._consumer.close()
 
     async def publish(self, messages: Sequence[Message]) -> list[bool]:
         """See `Broker.publish`."""
@@ -155,9 +160,7 @@ class MemoryBroker:
 
     async def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Broker.idle`."""
-        signal = AsyncSignal()
-        with self._consumer.queues.on_work(services, signal.set):
-            await signal.wait(timeout)
+        await idle(self._consumer.door, self._consumer.queues, services, timeout)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See `Broker.ack`."""
@@ -184,11 +187,12 @@ class BlockingMemoryBroker:
         return _CAPABILITIES
 
     def open(self) -> None:
-        """See `Broker.open`; there is nothing to open."""
+        """See `Broker.open`."""
+        self._consumer.door.open()
 
     def close(self) -> None:
         """See `Broker.close`."""
-        self._consumer.hand_back()
+        self._consumer.close()
 
     def publish(self, messages: Sequence[Message]) -> list[bool]:
         """See `Broker.publish`."""
@@ -200,9 +204,7 @@ class BlockingMemoryBroker:
 
     def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Broker.idle`."""
-        signal = ThreadSignal()
-        with self._consumer.queues.on_work(services, signal.set):
-            signal.wait(timeout)
+        idle_blocking(self._consumer.door, self._consumer.queues, services, timeout)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See `Broker.ack`."""

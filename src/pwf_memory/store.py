@@ -9,12 +9,14 @@ import attrs
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command
+from pwf_core.errors import StoreUnavailableError
 from pwf_core.ids import RunId
 from pwf_core.ports import Applied, BlockingWatch, Watch
 from pwf_core.state import Rules
 from pwf_core.views import DeadLetter, RunView
 from pwf_memory import waiting
-from pwf_memory.tables import Tables
+from pwf_memory.tables import MemoryLeases, Tables
+from pwf_memory.waiting import Door
 
 __all__ = ["BlockingMemoryStateStore", "MemoryStateStore"]
 
@@ -29,7 +31,14 @@ def _tables() -> Tables:
 class MemoryStateStore:
     """A state store inside this process."""
 
-    tables: Tables = attrs.field(factory=_tables)
+    _tables: Tables = attrs.field(factory=_tables)
+    _door: Door = attrs.field(factory=lambda: Door(StoreUnavailableError), init=False)
+
+    @property
+    def tables(self) -> Tables:
+        """What it is connected to."""
+        self._door.check()
+        return self._tables
 
     @property
     def capabilities(self) -> Capabilities:
@@ -37,10 +46,12 @@ class MemoryStateStore:
         return _CAPABILITIES
 
     async def open(self) -> None:
-        """See `StateStore.open`; there is nothing to open."""
+        """See `StateStore.open`."""
+        self._door.open()
 
     async def close(self) -> None:
         """See `StateStore.close`; the tables stay, for others that share them."""
+        self._door.close()
 
     async def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
         """See `StateStore.apply`."""
@@ -52,7 +63,11 @@ class MemoryStateStore:
 
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """See `StateStore.watch`."""
-        return waiting.watch(self.tables, run_id)
+        return waiting.watch(self._door, self.tables, run_id)
+
+    def leases(self) -> MemoryLeases:
+        """See `StateStore.leases`."""
+        return MemoryLeases(self.tables)
 
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `StateStore.dead_letters`."""
@@ -67,7 +82,14 @@ class MemoryStateStore:
 class BlockingMemoryStateStore:
     """Blocking twin of `MemoryStateStore`."""
 
-    tables: Tables = attrs.field(factory=_tables)
+    _tables: Tables = attrs.field(factory=_tables)
+    _door: Door = attrs.field(factory=lambda: Door(StoreUnavailableError), init=False)
+
+    @property
+    def tables(self) -> Tables:
+        """What it is connected to."""
+        self._door.check()
+        return self._tables
 
     @property
     def capabilities(self) -> Capabilities:
@@ -75,10 +97,12 @@ class BlockingMemoryStateStore:
         return _CAPABILITIES
 
     def open(self) -> None:
-        """See `StateStore.open`; there is nothing to open."""
+        """See `StateStore.open`."""
+        self._door.open()
 
     def close(self) -> None:
         """See `StateStore.close`; the tables stay, for others that share them."""
+        self._door.close()
 
     def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
         """See `StateStore.apply`."""
@@ -90,7 +114,11 @@ class BlockingMemoryStateStore:
 
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `StateStore.watch`."""
-        return waiting.watch_blocking(self.tables, run_id)
+        return waiting.watch_blocking(self._door, self.tables, run_id)
+
+    def leases(self) -> MemoryLeases:
+        """See `StateStore.leases`."""
+        return MemoryLeases(self.tables)
 
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `StateStore.dead_letters`."""

@@ -22,6 +22,7 @@ from pwf_core.commands import (
     Fire,
     Granted,
     Message,
+    Renew,
     Reply,
     Start,
     Started,
@@ -45,7 +46,7 @@ from pwf_core.transition import transition
 from pwf_core.views import DeadLetter, Outcome, RunView
 from pwf_memory.clock import SystemClock
 
-__all__ = ["KEY_GRACE_MS", "Tables"]
+__all__ = ["KEY_GRACE_MS", "MemoryLeases", "Tables"]
 
 # A key outlives its run by this, so that a client that repeats its start late starts nothing twice.
 KEY_GRACE_MS = 3600 * 1000
@@ -198,6 +199,13 @@ class Tables:
                 if not ears:
                     del self._ears[run_id]
 
+    def enqueue(self, message: Message) -> None:
+        """Put a copy of a call into the queue of its service."""
+        service = service_of(message.address)
+        with self._lock:
+            self.queues[service].append(message)
+            self._wake(service)
+
     def wake_all(self) -> None:
         """Wake everybody who waits for work: time has been moved."""
         with self._lock:
@@ -302,9 +310,7 @@ class Tables:
                     if self.rules.paired:
                         self._enqueued.append(message)
                     else:
-                        service = service_of(address)
-                        self.queues[service].append(message)
-                        self._wake(service)
+                        self.enqueue(message)
                 case SetTimer(call_id, due_ms, address):
                     self._set_timer((run_id, call_id), due_ms, address)
                 case ClearTimer(call_id):
@@ -336,3 +342,17 @@ class Tables:
         for services, wake in tuple(self._idle.values()):
             if service in services:
                 wake()
+
+
+@attrs.frozen
+class MemoryLeases:
+    """See `Leases`; the tables may be used from any thread as they are."""
+
+    _tables: Tables
+
+    def renew(self, renewals: Sequence[Renew]) -> list[Reply]:
+        """See `Leases.renew`."""
+        return self._tables.apply(renewals).replies
+
+    def close(self) -> None:
+        """See `Leases.close`; nothing was opened."""

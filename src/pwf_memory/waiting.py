@@ -1,4 +1,4 @@
-"""Waiting for what happens in `Tables`, by an event loop or by a thread."""
+"""Waiting for what happens in `Tables`, by an event loop or by a thread, until a port is closed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from typing import Protocol, TypeVar
 
 import attrs
 
+from pwf_core.errors import UnavailableError
 from pwf_core.ids import RunId
 from pwf_core.views import Outcome
 from pwf_memory.tables import Tables
 
-__all__ = ["AsyncSignal", "ThreadSignal", "idle", "idle_blocking", "watch", "watch_blocking"]
+__all__ = ["Door", "idle", "idle_blocking", "watch", "watch_blocking"]
+
+Signal = TypeVar("Signal", "AsyncSignal", "ThreadSignal")
+
+
+class Place(Protocol):
+    """Where work arrives."""
+
+    def on_work(
+        self, services: Sequence[str], wake: Callable[[], None], /
+    ) -> AbstractContextManager[None]:
+        """Have *wake* called when there is work."""
+        ...
 
 
 class AsyncSignal:
@@ -53,17 +67,53 @@ class ThreadSignal:
         self._event.clear()
 
 
-async def idle(tables: Tables, services: Sequence[str], timeout: float) -> None:
-    """See `Backend.idle`."""
-    signal = AsyncSignal()
-    with tables.on_work(services, signal.set):
+@attrs.define
+class Door:
+    """Whether a port is open; what waits behind it is woken when it closes.
+
+    Attributes:
+        error: What a closed one raises.
+    """
+
+    error: type[UnavailableError]
+    _is_closed: bool = attrs.field(default=False, init=False)
+    _waiting: set[AsyncSignal | ThreadSignal] = attrs.field(factory=set, init=False)
+
+    def open(self) -> None:
+        """Let through."""
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Let nobody through any more."""
+        self._is_closed = True
+        for signal in tuple(self._waiting):
+            signal.set()
+
+    def check(self) -> None:
+        """Raise if it is closed."""
+        if self._is_closed:
+            raise self.error("This connection has been closed.")
+
+    @contextmanager
+    def behind(self, signal: Signal) -> Iterator[Signal]:
+        """Give out *signal*, which is also set when the door closes."""
+        self.check()
+        self._waiting.add(signal)
+        try:
+            yield signal
+        finally:
+            self._waiting.discard(signal)
+
+
+async def idle(door: Door, place: Place, services: Sequence[str], timeout: float) -> None:
+    """See `Backend.idle` and `Broker.idle`."""
+    with door.behind(AsyncSignal()) as signal, place.on_work(services, signal.set):
         await signal.wait(timeout)
 
 
-def idle_blocking(tables: Tables, services: Sequence[str], timeout: float) -> None:
-    """See `Backend.idle`."""
-    signal = ThreadSignal()
-    with tables.on_work(services, signal.set):
+def idle_blocking(door: Door, place: Place, services: Sequence[str], timeout: float) -> None:
+    """See `Backend.idle` and `Broker.idle`."""
+    with door.behind(ThreadSignal()) as signal, place.on_work(services, signal.set):
         signal.wait(timeout)
 
 
@@ -100,18 +150,18 @@ class _BlockingWatch:
 
 
 @asynccontextmanager
-async def watch(tables: Tables, run_id: RunId) -> AsyncIterator[_Watch]:
+async def watch(door: Door, tables: Tables, run_id: RunId) -> AsyncIterator[_Watch]:
     """See `Backend.watch`."""
-    heard, signal = _Heard(), AsyncSignal()
-    with tables.on_end(run_id, _hear(heard, signal)):
+    heard = _Heard()
+    with door.behind(AsyncSignal()) as signal, tables.on_end(run_id, _hear(heard, signal)):
         yield _Watch(heard, signal)
 
 
 @contextmanager
-def watch_blocking(tables: Tables, run_id: RunId) -> Iterator[_BlockingWatch]:
+def watch_blocking(door: Door, tables: Tables, run_id: RunId) -> Iterator[_BlockingWatch]:
     """See `Backend.watch`."""
-    heard, signal = _Heard(), ThreadSignal()
-    with tables.on_end(run_id, _hear(heard, signal)):
+    heard = _Heard()
+    with door.behind(ThreadSignal()) as signal, tables.on_end(run_id, _hear(heard, signal)):
         yield _BlockingWatch(heard, signal)
 
 

@@ -6,12 +6,14 @@ a client that only publishes has one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Message
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError
 from pwf_core.ports import Delivery
+from pwf_core.strangers import Strangers
 from pwf_core.wire import encode_messages
 from pwf_rabbit.intake import Intake
 from pwf_rabbit.lanes import Tag
@@ -23,7 +25,11 @@ __all__ = ["CAPABILITIES", "RabbitBroker"]
 
 CAPABILITIES = Capabilities(technology="rabbitmq", durable=True, shared=True)
 
+_log = logging.getLogger("pwf_rabbit")
+
 _REASON = 1000  # characters of a problem that travel with a rejected message
+
+_log = logging.getLogger("pwf_rabbit")
 
 
 class RabbitBroker:
@@ -35,6 +41,7 @@ class RabbitBroker:
         self._intake: Intake | None = None
         self._outlet: Outlet | None = None
         self._is_closed = False
+        self._strangers = Strangers(_log, f"the queue {options.topology.rejected.name}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._options.where}>"
@@ -102,6 +109,9 @@ class RabbitBroker:
             else:
                 self._intake.put_back(delivery)  # kept until they can be set aside
         await self._intake.ack(done)
+        if done:
+            services = ", ".join(sorted({one.service for one in done}))
+            self._strangers.note(len(done), services, done[0].problem)
 
     async def drain(self, service: str, limit: int) -> list[Delivery]:
         """See `Broker.drain`."""
@@ -126,9 +136,10 @@ class RabbitBroker:
     def _aside(self, delivery: Delivery) -> Parcel:
         tag = delivery.tag
         assert isinstance(tag, Tag)
-        topology = self._options.topology
+        topology, signer = self._options.topology, self._options.signer
+        body = tag.body if delivery.problem else encode_messages(delivery.messages, signer)
         headers = {
             "pwf-queue": topology.queue(delivery.service).name,
             "pwf-problem": delivery.problem[:_REASON],
         }
-        return Parcel(topology.rejected, tag.body or encode_messages(delivery.messages), headers)
+        return Parcel(topology.rejected, body, headers)

@@ -15,6 +15,7 @@ import attrs
 from pwf_core.commands import Message
 from pwf_core.errors import CodecError
 from pwf_core.names import service_of
+from pwf_core.signing import Signer
 from pwf_core.wire import decode_messages, encode_messages
 
 __all__ = ["CALLS", "Envelope", "pack", "unpack"]
@@ -39,22 +40,29 @@ class Envelope:
     body: bytes
 
 
-def pack(messages: Sequence[Message]) -> list[Envelope]:
-    """Return *messages* in envelopes; those of one service keep their order."""
+def pack(messages: Sequence[Message], signer: Signer | None = None) -> list[Envelope]:
+    """Return *messages* in envelopes, signed if there is a *signer*; a service's keep their order."""
     by_service: dict[str, list[int]] = {}
     for item, message in enumerate(messages):
         by_service.setdefault(service_of(message.address), []).append(item)
     return [
-        Envelope(service, chunk, encode_messages([messages[item] for item in chunk]))
+        Envelope(service, chunk, encode_messages([messages[item] for item in chunk], signer))
         for service, items in by_service.items()
         for chunk in _chunks(items)
     ]
 
 
-def unpack(body: bytes) -> tuple[tuple[Message, ...], str]:
-    """Return the messages in *body*, and what is wrong with it ("" if nothing is)."""
+def unpack(
+    body: bytes,
+    signer: Signer | None = None,
+    service: str = "",
+) -> tuple[tuple[Message, ...], str]:
+    """Return the messages in *body*, and what is wrong with it ("" if nothing is).
+
+    See `decode_messages` for the arguments.
+    """
     try:
-        return tuple(decode_messages(body)), ""
+        return tuple(decode_messages(body, signer, service)), ""
     except CodecError as error:
         return (), str(error)
 

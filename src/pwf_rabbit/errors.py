@@ -38,35 +38,51 @@ _WORDS: tuple[tuple[str, type[PwfError], str], ...] = (
 )
 
 
-def translate(error: BaseException, where: str, queue: Queue | None = None) -> PwfError:
+_ADVICE = "Is it running, and is that where it listens?"
+
+
+def translate(
+    error: BaseException,
+    where: str,
+    queue: Queue | None = None,
+    *,
+    connecting: bool = False,
+) -> PwfError:
     """Return what *error* of a driver means to users; raise it from *error*.
 
     Args:
         error: What a driver raised, or reported in a callback.
         where: Host and port.
         queue: What it was about.
+        connecting: Whether there was no connection yet.
     """
     if isinstance(error, PwfError):
         return error
     chain = list(_chain(error))
-    text = " ".join(" ".join(str(one) for one in part.args) or str(part) for part in chain)
-    if queue is not None and (found := _INEQUIVALENT.search(text)):
-        return _mismatch(queue, where, found[1], found[2])
+    # The server's words alone, if they are somewhere; else whatever holds them.
+    texts = [one for part in chain for one in part.args if isinstance(one, str)]
+    texts += map(str, chain)
+    if queue is not None:
+        for text in texts:
+            if found := _INEQUIVALENT.search(text):
+                return _mismatch(queue, where, found[1], found[2])
     if any(isinstance(part, ssl.SSLCertVerificationError) for part in chain):
         return ConfigurationError(
             f"The certificate of RabbitMQ at {where} cannot be trusted: {_last_words(chain)}. A "
             "private authority is trusted by naming its file: ca_certs= in the URL, or $SSL_CERT_FILE.",
         )
     for words, kind, advice in _WORDS:
-        if words in text:
-            said = text[text.index(words) :].strip("'\")")
-            return kind(f"RabbitMQ at {where} refused: {said}. {advice}".strip())
+        for text in texts:
+            if words in text:
+                said = text[text.index(words) :].rstrip("'\").")
+                return kind(f"RabbitMQ at {where} refused: {said}. {advice}".strip())
+    advice = f" {_ADVICE}" * connecting
     if isinstance(error, TimeoutError):
-        return BrokerUnavailableError(f"RabbitMQ at {where} did not answer in time.")
+        return BrokerUnavailableError(f"RabbitMQ at {where} did not answer in time.{advice}")
+    problem = "cannot be reached" if connecting else "cannot be used now"
     about = f" (queue {queue.name!r})" if queue is not None else ""
-    return BrokerUnavailableError(
-        f"RabbitMQ at {where} cannot be used now{about}: {_last_words(chain)}"
-    )
+    said = _last_words(chain).rstrip(".")
+    return BrokerUnavailableError(f"RabbitMQ at {where} {problem}{about}: {said}.{advice}")
 
 
 def _mismatch(queue: Queue, where: str, argument: str, detail: str) -> ConfigurationError:

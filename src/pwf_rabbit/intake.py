@@ -226,7 +226,8 @@ class Intake:
                     await channel.close()
 
     def _failed(self, lane: Lane, trouble: PwfError) -> None:
-        if str(trouble) != str(lane.trouble):
+        told = isinstance(trouble, ConfigurationError) and not lane.was_up  # by `receive`
+        if not told and str(trouble) != str(lane.trouble):
             _log.warning("service %s is not consumed: %s", lane.service, trouble)
         lane.trouble = trouble
         lane.failures += 1
@@ -242,7 +243,7 @@ class Intake:
             if lane is None:
                 queue = self._options.topology.queue(service)
                 prefetch = min(limit, self._options.prefetch)
-                lane = Lane(service, queue, self._arrived.set, prefetch)
+                lane = Lane(service, queue, self._arrived.set, prefetch, self._options.signer)
                 self._lanes[service] = lane
                 self._kick.set()
             elif lane.parked:
@@ -284,5 +285,5 @@ class Intake:
         self._drained = [one for one in self._drained if one.ledger and one.channel.is_open]
         for one in spent:
             await one.channel.close()
-        self._drained.append(tray := Tray(await link.channel()))
+        self._drained.append(tray := Tray(await link.channel(), self._options.signer))
         return tray

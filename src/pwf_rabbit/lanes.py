@@ -11,6 +11,7 @@ import attrs
 
 from pwf_core.errors import PwfError
 from pwf_core.ports import Delivery
+from pwf_core.signing import Signer
 from pwf_rabbit.envelopes import unpack
 from pwf_rabbit.ledger import Ledger
 from pwf_rabbit.link import Channel
@@ -25,6 +26,7 @@ class Tray:
 
     Attributes:
         channel: The epoch lasts as long as it is open.
+        signer: Must find genuine what arrives; None where messages are not signed.
         ledger: What is not acked.
         is_orphan: Whether the server cancelled the consumer. Its queue may have been deleted, and
             then what lies here exists nowhere else in the broker.
@@ -32,6 +34,7 @@ class Tray:
     """
 
     channel: Channel
+    signer: Signer | None
     ledger: Ledger = attrs.field(factory=Ledger)
     is_orphan: bool = False
     is_over: bool = False
@@ -43,7 +46,7 @@ class Tray:
 
     def deliver(self, service: str, number: int, body: bytes) -> Delivery:
         """Note what arrived, and return it as a delivery."""
-        messages, problem = unpack(body)
+        messages, problem = unpack(body, self.signer, service)
         parts = max(1, len(messages))
         self.ledger.add(number, parts)
         return Delivery(service, messages, Tag(self, number, parts, body * bool(problem)), problem)
@@ -82,6 +85,7 @@ class Lane:
         failures: Attempts that failed in a row.
         retry_at: When to try again, by the loop's clock.
         prefetch: How many AMQP messages may be here without being acked.
+        signer: Must find genuine what arrives; None where messages are not signed.
         is_short: Whether somebody had room for more than that lately.
         parked: Whether it waits to be asked for again before it consumes.
         renew_at: When to consume anew, by the loop's clock, if nothing is delivered before.
@@ -91,6 +95,7 @@ class Lane:
     queue: Queue
     arrived: Callable[[], None]
     prefetch: int
+    signer: Signer | None = None
     is_short: bool = False
     tray: Tray | None = None
     trouble: PwfError | None = None
@@ -132,7 +137,7 @@ class Lane:
 
     def begin(self, channel: Channel) -> Tray:
         """Start an epoch."""
-        self.tray = Tray(channel)
+        self.tray = Tray(channel, self.signer)
         return self.tray
 
     def end(self) -> Channel | None:

@@ -41,7 +41,7 @@ async def connect(options: Options, name: str) -> _AioLink:
     for logger in map(logging.getLogger, _LOGGERS):
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.CRITICAL)
-    with _translated(options.where):
+    with _translated(options.where, connecting=True):
         try:
             connection = await _open(options, name)
         except aiormq.exceptions.InvalidFrameError as error:
@@ -223,13 +223,19 @@ class _AioChannel:
 
 
 @contextmanager
-def _translated(where: str, queue: Queue | None = None) -> Iterator[None]:
+def _translated(
+    where: str,
+    queue: Queue | None = None,
+    *,
+    connecting: bool = False,
+) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise  # somebody cancelled us, and not the connection that ended
-        raise translate(ConnectionError("the connection was closed"), where, queue) from error
+        lost = ConnectionError("the connection was closed")
+        raise translate(lost, where, queue, connecting=connecting) from error
     except Exception as error:  # aiormq fails what is pending with bare ones, too
-        raise translate(error, where, queue) from error
+        raise translate(error, where, queue, connecting=connecting) from error

@@ -37,7 +37,7 @@ async def connect(options: Options, name: str) -> _PikaLink:
     logger = logging.getLogger("pika")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
-    with _translated(options.where):
+    with _translated(options.where, connecting=True):
         link = _PikaLink(_parameters(options, name), options.where)
         try:
             await link.opened
@@ -263,8 +263,13 @@ def _settle(future: asyncio.Future[Any], said: Any = None) -> None:
 
 
 @contextmanager
-def _translated(where: str, queue: Queue | None = None) -> Iterator[None]:
+def _translated(
+    where: str,
+    queue: Queue | None = None,
+    *,
+    connecting: bool = False,
+) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise translate(error, where, queue) from error
+        raise translate(error, where, queue, connecting=connecting) from error

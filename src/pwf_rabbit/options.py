@@ -11,6 +11,7 @@ import attrs
 
 from pwf_core.adapters import Durability, Settings, Url
 from pwf_core.errors import ConfigurationError, UnsupportedError
+from pwf_core.signing import Signer
 from pwf_core.tls import TLS_OPTIONS, TlsFiles
 from pwf_rabbit.topology import QueueKind, Topology
 
@@ -43,6 +44,7 @@ class Options:
         timeout: Seconds that one operation may take, connecting included.
         driver: The client library; None leaves it to the flavour: aio-pika for the async one, pika
             for the blocking one. pika carries two to three times as much where calls travel alone.
+        signer: Signs messages; None where they are not signed.
     """
 
     host: str = "localhost"
@@ -57,6 +59,7 @@ class Options:
     heartbeat: int = 10  # RabbitMQ's advice is 5 to 20; a blocked event loop is not yet a lost one
     timeout: float = 10.0
     driver: Driver | None = None
+    signer: Signer | None = None
 
     @classmethod
     def read(cls, url: Url, settings: Settings) -> Options:
@@ -88,6 +91,7 @@ class Options:
             heartbeat=url.option("heartbeat", _whole(0, 3600), 10),
             timeout=url.option("timeout", _seconds, 10.0),
             driver=url.option("driver", _driver, None),
+            signer=settings.signer,
         )
         found.ssl_context()  # a file that cannot be used is said here, not at every connection
         return found

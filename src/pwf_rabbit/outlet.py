@@ -50,7 +50,7 @@ class Outlet:
         self._known: set[str] = set()  # queues seen in this epoch
         self._complained: set[str] = set()
         self._opening = asyncio.Lock()
-        self.supervisor = Supervisor(connect, options, "publish", self)
+        self.supervisor = Supervisor(connect, options, "publish", self, opens=True)
 
     async def prepare(self, link: Link) -> None:
         """See `Crew.prepare`."""
@@ -66,7 +66,7 @@ class Outlet:
 
     async def publish(self, messages: Sequence[Message]) -> list[bool]:
         """See `Broker.publish`."""
-        envelopes = pack(messages)
+        envelopes = pack(messages, self._options.signer)
         sent = await self.send([self._parcel(one) for one in envelopes])
         confirmed = [False] * len(messages)
         for envelope, outcome in zip(envelopes, sent, strict=True):
@@ -131,6 +131,9 @@ class Outlet:
         good = [one for one in parcels if one.queue.name not in troubles]
         if troubles and not good:
             raise next(iter(troubles.values()))
+        for one in parcels:
+            if one.queue.name in troubles:
+                self._complain(one.queue, f"cannot be sent: {troubles[one.queue.name]}")
         channel = await self._open_channel(link)
         futures = {
             item: channel.publish(one.queue.name, one.body, one.headers)
@@ -161,7 +164,6 @@ class Outlet:
                 await declare(link, queue)
             except ConfigurationError as error:
                 troubles[queue.name] = error
-                self._complain(queue, f"cannot be sent: {error}")
             else:
                 self._known.add(queue.name)
         return troubles

@@ -49,13 +49,30 @@ class Crew(Protocol):
 
 
 class Supervisor:
-    """Keeps a link open from `start` to `close`."""
+    """Keeps a link open from `start` to `close`.
 
-    def __init__(self, connect: Connect, options: Options, purpose: str, crew: Crew) -> None:
+    Args:
+        connect: What makes a link.
+        options: Where to.
+        purpose: What for, in the server's lists and in logs.
+        crew: Who works with it.
+        opens: Whether `Broker.open` waits for it: whoever opens is told why it failed at first.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        options: Options,
+        purpose: str,
+        crew: Crew,
+        *,
+        opens: bool = False,
+    ) -> None:
         self._connect = connect
         self._options = options
         self._purpose = purpose
         self._crew = crew
+        self._opens = opens
         self._task: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._failure: PwfError | None = None
@@ -168,12 +185,15 @@ class Supervisor:
             await _farewell(link)
 
     def _failed(self, error: Exception) -> None:
-        failure = translate(error, self._options.where)
+        failure = translate(error, self._options.where, connecting=True)
         if self._epochs and isinstance(failure, ConfigurationError):
             failure = BrokerUnavailableError(str(failure))
         failure.__cause__ = None if failure is error else error
+        # What a caller is told all the way up needs no second line. Callers go on without a broker
+        # that is away, but for the one who opens it.
+        told = not self._epochs and (self._opens or isinstance(failure, ConfigurationError))
         # Said once per outage: the first failure, and any other than the one before.
-        if str(failure) != str(self._failure):
+        if not told and str(failure) != str(self._failure):
             _log.warning("no connection to %s: %s", self._purpose, failure)
         self._failure = failure
         self._signal()

@@ -25,12 +25,17 @@ from pwf_core.ids import RunId
 from pwf_core.ports import Exchanged, Take, Watch
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis.client import Client, operations_for
+from pwf_redis.leases import RedisLeases
 from pwf_redis.operations import Operations
 from pwf_redis.target import Target
 
-__all__ = ["CAPABILITIES", "RedisBackend"]
+__all__ = ["CAPABILITIES", "WHY_UNSIGNED", "RedisBackend"]
 
 CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True, fused=True)
+WHY_UNSIGNED = (
+    "Messages never leave Redis here, and whoever can write to it can write to the state itself, so "
+    "a signature would protect nothing."
+)
 
 
 @attrs.define
@@ -42,7 +47,12 @@ class RedisBackend:
 
     @classmethod
     def on(cls, target: Target, settings: Settings) -> Self:
-        """Return a backend on a server."""
+        """Return a backend on a server.
+
+        Raises:
+            UnsupportedError: If messages are to be signed.
+        """
+        settings.refuse_signing(WHY_UNSIGNED)
         operations = operations_for(target, settings)
         return cls(operations, Client(target, operations.open))
 
@@ -81,6 +91,10 @@ class RedisBackend:
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """See `Backend.watch`."""
         return self._client.watch(self.operations.keys.done(run_id))
+
+    def leases(self) -> RedisLeases:
+        """See `Backend.leases`."""
+        return RedisLeases.of(self.operations, self._client.target)
 
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""

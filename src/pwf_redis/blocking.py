@@ -19,6 +19,7 @@ from pwf_core.steps import Steps, drive
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis import backend, store
 from pwf_redis.client import LOOK_AGAIN, WAITING, operations_for
+from pwf_redis.leases import RedisLeases
 from pwf_redis.links import BlockingLinks
 from pwf_redis.operations import Operations
 from pwf_redis.rounds import Round
@@ -34,7 +35,7 @@ T = TypeVar("T")
 class BlockingClient:
     """A server as seen from threads. Opens itself when first used."""
 
-    _target: Target
+    target: Target
     _opening: Callable[[], Steps[Round, None]]  # what to do first
     _links: BlockingLinks = attrs.field(init=False)
     _waiting: BlockingLinks = attrs.field(init=False)  # so that who waits blocks nobody
@@ -43,13 +44,13 @@ class BlockingClient:
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._links = BlockingLinks(self._target)
-        self._waiting = BlockingLinks(self._target, most=WAITING)
-        self._ears = BlockingEars(self._target)
+        self._links = BlockingLinks(self.target)
+        self._waiting = BlockingLinks(self.target, most=WAITING)
+        self._ears = BlockingEars(self.target)
 
     def open(self) -> None:
         """Connect and check the server; again, it checks again."""
-        self._target.acquire()
+        self.target.acquire()
         self._is_closed = False
         self._links.open()
         self._waiting.open()
@@ -59,10 +60,10 @@ class BlockingClient:
     def close(self) -> None:
         """Let go of all connections."""
         self._is_closed, self._is_open = True, False
-        self._ears.close()
         self._waiting.close()
         self._links.close()
-        self._target.release()
+        self._ears.close()  # who is told to look must find the links closed
+        self.target.release()
 
     def run(self, steps: Steps[Round, T]) -> T:
         """Perform an operation."""
@@ -75,6 +76,7 @@ class BlockingClient:
 
     def watch(self, channel: str) -> AbstractContextManager[BlockingWatch]:
         """Listen for the end of a run."""
+        self._links.check_open()
         return self._ears.watch(channel)
 
     def wait_for_work(
@@ -84,8 +86,9 @@ class BlockingClient:
         timeout: float,
     ) -> None:
         """See `Client.wait_for_work`."""
-        longest = min(LOOK_AGAIN, self._target.timeout / 2)
+        longest = min(LOOK_AGAIN, self.target.timeout / 2)
         deadline = time.monotonic() + timeout
+        self._links.check_open()
         try:
             while not self.run(look()) and (left := deadline - time.monotonic()) > 0:
                 seconds = max(min(left, longest), 0.001)
@@ -135,6 +138,10 @@ class BlockingRedisStateStore:
         """See `StateStore.watch`."""
         return self._client.watch(self.operations.keys.done(run_id))
 
+    def leases(self) -> RedisLeases:
+        """See `StateStore.leases`."""
+        return RedisLeases.of(self.operations, self._client.target)
+
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `StateStore.dead_letters`."""
         return self._client.run(self.operations.dead_letters(service, limit))
@@ -153,7 +160,12 @@ class BlockingRedisBackend:
 
     @classmethod
     def on(cls, target: Target, settings: Settings) -> Self:
-        """Return a backend on a server."""
+        """Return a backend on a server.
+
+        Raises:
+            UnsupportedError: If messages are to be signed.
+        """
+        settings.refuse_signing(backend.WHY_UNSIGNED)
         operations = operations_for(target, settings)
         return cls(operations, BlockingClient(target, operations.open))
 
@@ -190,6 +202,10 @@ class BlockingRedisBackend:
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `Backend.watch`."""
         return self._client.watch(self.operations.keys.done(run_id))
+
+    def leases(self) -> RedisLeases:
+        """See `Backend.leases`."""
+        return RedisLeases.of(self.operations, self._client.target)
 
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""

@@ -14,16 +14,19 @@ import attrs
 from pwf_core.adapters import Durability
 from pwf_core.errors import ConfigurationError, PwfError
 from pwf_core.steps import Steps
+from pwf_redis.errors import NotAllowedError
 from pwf_redis.keys import Keys
-from pwf_redis.rounds import Round, ask
+from pwf_redis.rounds import CONFIRM, Round, ask
 
 __all__ = [
     "NEEDED",
+    "NEEDED_BY_FSYNC",
     "NEEDED_BY_STREAMS",
     "DurabilityWarning",
     "Facts",
     "check",
     "check_format",
+    "other_format",
 ]
 
 logger = logging.getLogger("pwf_redis")
@@ -39,8 +42,13 @@ NEEDED = (
 # And for the streams as a plain broker.
 NEEDED_BY_STREAMS = ("xgroup", "xreadgroup", "xack", "xautoclaim", "xinfo", "xpending")
 
+# And for durability="fsync", unless the server has `appendfsync always`.
+NEEDED_BY_FSYNC = ("waitaof",)
+
+_UNKNOWN = (0, 0)
 _OLDEST = (6, 2)  # XAUTOCLAIM, exclusive ranges, LPOP with a count
 _FLAGS = (7, 0)  # `#!lua flags=…`
+_WAITAOF = (7, 2)
 # What stands in `format`: the layout's version, and who may write it.
 _FORMATS = {False: "1 fused", True: "1 paired"}
 
@@ -56,14 +64,16 @@ class Facts:
     Attributes:
         where: Its name for people.
         durability: What the deployment wants.
-        version: (major, minor); (0, 0) before the check.
+        version: (major, minor); (0, 0) before the check, and if the server does not say it.
         knows_flags: Whether scripts may begin with `#!lua`.
+        waits_for_disk: Whether the server is to be asked after each write whether it is on disk.
     """
 
     where: str
     durability: Durability = Durability.STANDARD
-    version: tuple[int, int] = (0, 0)
+    version: tuple[int, int] = _UNKNOWN
     knows_flags: bool = True
+    waits_for_disk: bool = False
 
 
 def check(facts: Facts) -> Steps[Round, None]:
@@ -77,15 +87,16 @@ def check(facts: Facts) -> Steps[Round, None]:
     """
     yield from _check_version(facts)
     settings = yield from _settings(facts)
-    if settings is not None:
-        _check_memory(facts, settings)
-        _check_disk(facts, settings)
+    _check_memory(facts, settings)
+    _check_disk(facts, settings)
+    if facts.waits_for_disk:
+        yield from _check_waiting(facts)
 
 
 def _check_version(facts: Facts) -> Steps[Round, None]:
     try:
         reply = yield from ask("INFO", "server")
-    except ConfigurationError:  # NOPERM
+    except NotAllowedError:
         reply = b""
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -104,7 +115,7 @@ def _check_version(facts: Facts) -> Steps[Round, None]:
         )
 
 
-def _settings(facts: Facts) -> Steps[Round, dict[str, str] | None]:
+def _settings(facts: Facts) -> Steps[Round, dict[str, str]]:
     found: dict[str, str] = {}
     for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
         try:
@@ -116,7 +127,7 @@ def _settings(facts: Facts) -> Steps[Round, dict[str, str] | None]:
                 facts.where,
                 error,
             )
-            return None
+            return {}
         found.update({reply[n].decode(): reply[n + 1].decode() for n in range(0, len(reply), 2)})
     return found
 
@@ -143,12 +154,16 @@ def _check_disk(facts: Facts, settings: dict[str, str]) -> None:
     appendonly = settings.get("appendonly", "")
     fsync = settings.get("appendfsync", "")
     if facts.durability is Durability.FSYNC:
-        if appendonly == "no" or (appendonly and fsync != "always"):
+        is_old = _UNKNOWN < facts.version < _WAITAOF
+        facts.waits_for_disk = fsync != "always" and not is_old
+        enough = {"", "always"} if is_old else {"", "always", "everysec"}
+        if appendonly == "no" or fsync not in enough:
             raise ConfigurationError(
-                f"durability='fsync' needs `appendonly yes` and `appendfsync always`; Redis at "
-                f"{facts.where} has appendonly {appendonly} and appendfsync {fsync}.",
+                "durability='fsync' needs `appendonly yes` and `appendfsync always` (from Redis 7.2 "
+                f"on, everysec will do, more slowly); Redis at {facts.where} has appendonly "
+                f"{appendonly} and appendfsync {fsync}.",
             )
-        if not appendonly:
+        if not fsync and not facts.waits_for_disk:
             logger.warning("Redis at %s does not say how it writes to disk", facts.where)
         return
     if appendonly == "no":
@@ -157,6 +172,16 @@ def _check_disk(facts: Facts, settings: dict[str, str]) -> None:
             "stops. Set `appendonly yes`."
         )
         warnings.warn(message, DurabilityWarning, stacklevel=2)
+
+
+def _check_waiting(facts: Facts) -> Steps[Round, None]:
+    try:
+        yield from ask(*CONFIRM)
+    except PwfError as error:
+        raise ConfigurationError(
+            f"durability='fsync' needs `appendfsync always`, or the command WAITAOF; at {facts.where} "
+            f"neither is to be had. {error}",
+        ) from error
 
 
 def check_format(facts: Facts, keys: Keys, *, paired: bool) -> Steps[Round, None]:
@@ -174,18 +199,22 @@ def check_format(facts: Facts, keys: Keys, *, paired: bool) -> Steps[Round, None
     yield from ask("SET", keys.format, ours, "NX")
     found = yield from ask("GET", keys.format)
     text = found.decode(errors="replace") if isinstance(found, bytes) else ours
-    if text == ours:
-        return
+    if text != ours:
+        raise other_format(facts, keys, text, paired=paired)
+
+
+def other_format(facts: Facts, keys: Keys, text: str, *, paired: bool) -> ConfigurationError:
+    """Return what to tell those who find *text* where their own format should be."""
     if text == _FORMATS[not paired]:
         other, this = ("on its own", "with a message broker")
         if not paired:
             other, this = this, other
-        raise ConfigurationError(
+        return ConfigurationError(
             f"Namespace {keys.prefix} of Redis at {facts.where} is used by workers that run Redis "
             f"{other}; running it {this} needs another namespace, because neither would see the "
             "other's messages.",
         )
-    raise ConfigurationError(
+    return ConfigurationError(
         f"Namespace {keys.prefix} of Redis at {facts.where} is stored in format {text!r}, which "
-        f"this version of pwf does not know (it writes {ours!r}). Upgrade it.",
+        f"this version of pwf does not know (it writes {_FORMATS[paired]!r}). Upgrade it.",
     )

@@ -41,7 +41,7 @@ def operations_for(target: Target, settings: Settings) -> Operations:
 class Client:
     """A server as seen from an event loop. Opens itself when first used."""
 
-    _target: Target
+    target: Target
     _opening: Callable[[], Steps[Round, None]]  # what to do first
     _links: Links = attrs.field(init=False)
     _waiting: Links = attrs.field(init=False)  # of their own, so that who waits blocks nobody
@@ -50,13 +50,13 @@ class Client:
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._links = Links(self._target)
-        self._waiting = Links(self._target, most=WAITING)
-        self._ears = Ears(self._target)
+        self._links = Links(self.target)
+        self._waiting = Links(self.target, most=WAITING)
+        self._ears = Ears(self.target)
 
     async def open(self) -> None:
         """Connect and check the server; again, it checks again."""
-        await asyncio.to_thread(self._target.acquire)
+        await asyncio.to_thread(self.target.acquire)
         self._is_closed = False
         self._links.open()
         self._waiting.open()
@@ -66,10 +66,10 @@ class Client:
     async def close(self) -> None:
         """Let go of all connections."""
         self._is_closed, self._is_open = True, False
-        await self._ears.close()
         await self._waiting.close()
         await self._links.close()
-        self._target.release()
+        await self._ears.close()  # who is told to look must find the links closed
+        self.target.release()
 
     async def run(self, steps: Steps[Round, T]) -> T:
         """Perform an operation."""
@@ -82,6 +82,7 @@ class Client:
 
     def watch(self, channel: str) -> AbstractAsyncContextManager[Watch]:
         """Listen for the end of a run."""
+        self._links.check_open()
         return self._ears.watch(channel)
 
     async def wait_for_work(
@@ -98,9 +99,10 @@ class Client:
             timeout: In seconds.
         """
         # The server is asked to answer well before its silence would count as a fault.
-        longest = min(LOOK_AGAIN, self._target.timeout / 2)
+        longest = min(LOOK_AGAIN, self.target.timeout / 2)
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
+        self._links.check_open()
         try:
             while not await self.run(look()) and (left := deadline - now()) > 0:
                 seconds = max(min(left, longest), 0.001)  # Redis takes 0 for "for ever"

@@ -41,8 +41,10 @@ from pwf_core.state import Rules
 from pwf_core.transition import SUSPECT_LOST
 from pwf_redis.keys import KEY_GRACE_MS
 
-__all__ = ["Done", "Refused", "decode_reply", "encode_request", "needs_room"]
+__all__ = ["OTHER_FORMAT", "Done", "Refused", "decode_reply", "encode_request", "needs_room"]
 
+# How a reply begins when the script has done nothing, because the namespace has another format.
+OTHER_FORMAT = 2
 # Positions are the numbers that the script answers with.
 ANSWERS = (
     Answer.DONE,
@@ -68,12 +70,14 @@ class Done(Struct, frozen=True):
         grants: Calls taken.
         enqueued: Copies that want to be published (paired).
         next_due_ms: Until the earliest timer; None without one.
+        strange: How many messages of strangers were set aside.
     """
 
     replies: list[Reply]
     grants: list[Granted]
     enqueued: list[Message]
     next_due_ms: int | None
+    strange: int
 
 
 class Refused(Struct, frozen=True):
@@ -281,10 +285,10 @@ _ENCODERS: dict[type, Callable[[Any, _Values, list[bytes]], None]] = {
 
 
 def decode_reply(reply: Any, commands: Sequence[Command], take: Take | None) -> Done | Refused:
-    """Return what `lua/exchange.lua` answered."""
+    """Return what `lua/exchange.lua` answered, unless that is `OTHER_FORMAT`."""
     if reply[0]:
         return _refused(reply)
-    _, replies, grants, enqueued, next_due_ms = reply
+    _, replies, grants, enqueued, next_due_ms, strange = reply
     claim_id = take.claim_id if take is not None else ClaimId("")
     return Done(
         [
@@ -297,6 +301,7 @@ def decode_reply(reply: Any, commands: Sequence[Command], take: Take | None) -> 
             for one in enqueued
         ],
         next_due_ms if next_due_ms >= 0 else None,
+        strange,
     )
 
 

@@ -15,6 +15,7 @@ See https://redis.io/docs/latest/develop/data-types/streams/#consumer-groups.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,7 +26,9 @@ from pwf_core.commands import Message
 from pwf_core.errors import CodecError
 from pwf_core.names import service_of
 from pwf_core.ports import Delivery
+from pwf_core.signing import Signer
 from pwf_core.steps import Steps
+from pwf_core.strangers import Strangers
 from pwf_core.wire import decode_messages, encode_messages
 from pwf_redis.checks import Facts, check
 from pwf_redis.errors import GroupExistsError, NoGroupError
@@ -34,6 +37,8 @@ from pwf_redis.rounds import Command, Round, ask, call
 from pwf_redis.scripts import PUBLISH, RELEASE, SETTLE, TIDY, WAITING, Script
 
 __all__ = ["ABANDONED_MS", "Consuming"]
+
+logger = logging.getLogger("pwf_redis")
 
 GROUP = "pwf"
 ABANDONED_MS = 30_000
@@ -51,15 +56,23 @@ class Consuming:
         keys: Where things are.
         facts: What the start-up check found out about the server.
         consumer: This consumer's name in every group.
+        signer: Signs messages; None where they are not signed.
         served: Services from which it has received, and which its end concerns.
     """
 
     keys: Keys
     facts: Facts
     consumer: str
+    signer: Signer | None = None
     served: set[str] = attrs.field(factory=set)
     _turn: int = 0
     _last_look: dict[str, float] = attrs.field(factory=dict)
+    _strangers: Strangers = attrs.field(
+        default=attrs.Factory(
+            lambda self: Strangers(logger, f"the list {self.keys.rejected}"), takes_self=True
+        ),
+        init=False,
+    )
 
     def open(self) -> Steps[Round, None]:
         """Check that the server can carry the promises."""
@@ -70,7 +83,8 @@ class Consuming:
         for first in range(0, len(messages), _CHUNK):
             arguments: list[str | bytes] = []
             for message in messages[first : first + _CHUNK]:
-                arguments += (service_of(message.address), encode_messages([message]))
+                body = encode_messages([message], self.signer)
+                arguments += (service_of(message.address), body)
             yield from self._call(PUBLISH, arguments)
         return [True] * len(messages)
 
@@ -102,7 +116,7 @@ class Consuming:
             found = yield from self._read(asked, count)
             waiting = [service for service, entries in found.items() if len(entries) == count]
             for service, entries in found.items():
-                deliveries += [_delivery(service, entry) for entry in entries]
+                deliveries += [self._delivery(service, entry) for entry in entries]
         if len(deliveries) == limit:
             # There may be more, for somebody else to look.
             yield Round([one for service in services for one in self._put_token(service)])
@@ -160,7 +174,9 @@ class Consuming:
                 break
             cursor, entries = reply[0], reply[1]
             # Redis 6.2 names deleted entries with nothing in them.
-            deliveries += [_delivery(service, entry) for entry in entries if entry and entry[1]]
+            deliveries += [
+                self._delivery(service, entry) for entry in entries if entry and entry[1]
+            ]
             if cursor == b"0-0":
                 break
         return deliveries
@@ -173,6 +189,9 @@ class Consuming:
                 assert isinstance(delivery.tag, bytes)
                 arguments += (delivery.service, delivery.tag)
             yield from self._call(SETTLE, arguments)
+        if reject and deliveries:
+            services = ", ".join(sorted({one.service for one in deliveries}))
+            self._strangers.note(len(deliveries), services, deliveries[0].problem)
 
     def close(self) -> Steps[Round, None]:
         """Hand back what was not acknowledged."""
@@ -189,14 +208,16 @@ class Consuming:
         return bool((yield from self._call(WAITING, (GROUP, *services))))
 
     def _call(self, script: Script, arguments: Sequence[str | bytes | int]) -> Steps[Round, Any]:
-        return call(script, self.keys, arguments, flagged=self.facts.knows_flags)
+        facts = self.facts
+        confirmed = facts.waits_for_disk and script is PUBLISH
+        return call(script, self.keys, arguments, flagged=facts.knows_flags, confirmed=confirmed)
 
-
-def _delivery(service: str, entry: Any) -> Delivery:
-    entry_id, fields = entry
-    if not fields or fields[0] != b"m":
-        return Delivery(service, (), entry_id, problem="the entry has no field 'm'")
-    try:
-        return Delivery(service, tuple(decode_messages(fields[1])), entry_id)
-    except CodecError as error:
-        return Delivery(service, (), entry_id, problem=str(error))
+    def _delivery(self, service: str, entry: Any) -> Delivery:
+        entry_id, fields = entry
+        if not fields or fields[0] != b"m":
+            return Delivery(service, (), entry_id, problem="the entry has no field 'm'")
+        try:
+            messages = decode_messages(fields[1], self.signer, service)
+        except CodecError as error:
+            return Delivery(service, (), entry_id, problem=str(error))
+        return Delivery(service, tuple(messages), entry_id)

@@ -17,7 +17,7 @@ from pwf_core.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["GroupExistsError", "NoGroupError", "translate"]
+__all__ = ["GroupExistsError", "NoGroupError", "NotAllowedError", "translate"]
 
 
 class NoGroupError(PwfError):
@@ -28,13 +28,17 @@ class GroupExistsError(PwfError):
     """Somebody else has just made the group."""
 
 
+class NotAllowedError(ConfigurationError):
+    """The server knows the user, who may not do this."""
+
+
 # First words of error replies that the driver has no class for, or not in every version.
 _WORDS: tuple[tuple[str, type[PwfError], str], ...] = (
     ("OOM", StoreFullError, "is full (maxmemory)"),
     ("MISCONF", StoreFullError, "cannot write to its disk"),
     ("NOAUTH", ConfigurationError, "wants a user or password"),
     ("WRONGPASS", ConfigurationError, "refuses the user or password"),
-    ("NOPERM", ConfigurationError, "does not allow this user to do what pwf needs"),
+    ("NOPERM", NotAllowedError, "does not allow this user to do what pwf needs"),
     ("LOADING", StoreUnavailableError, "is still loading its data"),
     ("BUSY ", StoreUnavailableError, "is busy with a script"),
     ("READONLY", StoreUnavailableError, "is a replica and takes no writes; a failover is going on"),
@@ -47,17 +51,20 @@ _WORDS: tuple[tuple[str, type[PwfError], str], ...] = (
     ("MOVED", ConfigurationError, "is a cluster's node, and the slot lies on another one"),
 )
 
+_UNREACHABLE = "cannot be reached"
+_ADVICE = "Is it running, and is that where it listens?"
+
 # Subclasses before their bases.
 _CLASSES: tuple[tuple[type[Exception], type[PwfError], str], ...] = (
     (driver.AuthenticationError, ConfigurationError, "refuses the user or password"),
     (driver.AuthorizationError, ConfigurationError, "refuses the user"),
     (driver.OutOfMemoryError, StoreFullError, "is full (maxmemory)"),
-    (driver.NoPermissionError, ConfigurationError, "does not allow this user to do what pwf needs"),
+    (driver.NoPermissionError, NotAllowedError, "does not allow this user to do what pwf needs"),
     (driver.ReadOnlyError, StoreUnavailableError, "is a replica and takes no writes"),
-    (driver.ConnectionError, StoreUnavailableError, "cannot be reached"),
+    (driver.ConnectionError, StoreUnavailableError, _UNREACHABLE),
     (driver.TimeoutError, StoreUnavailableError, "did not answer in time"),
     (TimeoutError, StoreUnavailableError, "did not answer in time"),
-    (OSError, StoreUnavailableError, "cannot be reached"),
+    (OSError, StoreUnavailableError, _UNREACHABLE),
     (UnicodeError, ConfigurationError, "has a name that is none in the DNS"),
 )
 
@@ -85,7 +92,9 @@ def translate(error: Exception, where: str) -> Exception:
                 return kind(f"Redis at {where} {says}: {text}")
     for cause, kind, says in _CLASSES:
         if isinstance(error, cause):
-            return kind(f"Redis at {where} {says}: {text or type(error).__name__}")
+            text = text.rstrip(".") or type(error).__name__
+            advice = f". {_ADVICE}" * (says is _UNREACHABLE)
+            return kind(f"Redis at {where} {says}: {text}{advice}")
     if isinstance(error, driver.RedisError):
         return PwfError(f"Redis at {where} gave an answer that pwf does not expect: {text}")
     return error

@@ -91,7 +91,7 @@ class Links:
             raise raised from error
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
-        self._check_open()
+        self.check_open()
         while self._idle:
             try:
                 return await self._talk(self._idle.pop(), commands)
@@ -99,7 +99,8 @@ class Links:
                 await self._drop_idle()  # they are of the same age
         return await self._talk(self.target.connection(), commands)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise if this has been closed."""
         if self._is_closed:
             raise _closed(self.target)
 
@@ -111,7 +112,7 @@ class Links:
         self._busy.add(connection)
         try:
             await connection.connect()
-            self._check_open()  # closed meanwhile, this connection was not seen
+            self.check_open()  # closed meanwhile, this connection was not seen
             packed = [_pack(one) for one in commands]
             await connection.send_packed_command(packed, check_health=False)
             replies = []
@@ -197,7 +198,7 @@ class BlockingLinks:
             self._idle, self._busy = [], set()
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
-        self._check_open()
+        self.check_open()
         while (connection := self._borrow()) is not None:
             try:
                 return self._talk(connection, commands)
@@ -205,7 +206,8 @@ class BlockingLinks:
                 self._drop_idle()  # they are of the same age
         return self._talk(self.target.blocking_connection(), commands)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise if this has been closed."""
         if self._is_closed:
             raise _closed(self.target)
 
@@ -220,7 +222,7 @@ class BlockingLinks:
     ) -> list[Any]:
         with self._in_use(connection):
             connection.connect()
-            self._check_open()  # closed meanwhile, this connection was not seen
+            self.check_open()  # closed meanwhile, this connection was not seen
             packed = [_pack(one) for one in commands]
             connection.send_packed_command(packed, check_health=False)
             replies: list[Any] = []

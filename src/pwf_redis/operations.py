@@ -19,10 +19,11 @@ from pwf_core.paired import PURGED, SWEEP
 from pwf_core.ports import Applied, Exchanged, Take
 from pwf_core.state import Rules
 from pwf_core.steps import Steps
+from pwf_core.strangers import Strangers
 from pwf_core.texts import printable
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis import codec, records
-from pwf_redis.checks import Facts, check, check_format
+from pwf_redis.checks import Facts, check, check_format, other_format
 from pwf_redis.codec import Done, Refused
 from pwf_redis.keys import UNDECODABLE_MAX, Keys, parse_member
 from pwf_redis.rounds import Command as RedisCommand
@@ -54,6 +55,12 @@ class Operations:
     rules: Rules
     facts: Facts
     now_ms: int = 0
+    _strangers: Strangers = attrs.field(
+        default=attrs.Factory(
+            lambda self: Strangers(logger, f"the list {self.keys.undecodable}"), takes_self=True
+        ),
+        init=False,
+    )
 
     def open(self) -> Steps[Round, None]:
         """Check that the server can carry the promises."""
@@ -70,6 +77,8 @@ class Operations:
     def exchange(self, commands: Sequence[Command], take: Take) -> Steps[Round, Exchanged]:
         """See `Backend.exchange`."""
         done = yield from self._exchange(commands, SWEEP, take)
+        if done.strange:
+            self._strangers.note(done.strange, ", ".join(take.services), "they are none of pwf's")
         return Exchanged(done.replies, done.grants, done.next_due_ms)
 
     def _exchange(
@@ -129,10 +138,15 @@ class Operations:
             now_ms=self.now_ms,
         )
         reply = yield from self._call(script, arguments)
+        if reply[0] == codec.OTHER_FORMAT:
+            text = reply[1].decode(errors="replace")
+            raise other_format(self.facts, self.keys, text, paired=self.rules.paired)
         return codec.decode_reply(reply, commands, take)
 
     def _call(self, script: Script, arguments: Sequence[bytes]) -> Steps[Round, Any]:
-        return call(script, self.keys, arguments, flagged=self.facts.knows_flags)
+        facts = self.facts
+        confirmed = facts.waits_for_disk and script is not READ
+        return call(script, self.keys, arguments, flagged=facts.knows_flags, confirmed=confirmed)
 
     def _set_aside(self, refused: Refused) -> Steps[Round, None]:
         if refused.kind == "timer":

@@ -1,11 +1,13 @@
 """What the scripts store, read by Python: for people who look at runs, and for tests.
 
-Records are msgpack values one after the other; `lua/runs.lua` names their positions.
+Records are msgpack values one after the other; `lua/runs.lua` names their positions. Those that a
+later version of the same format appends are ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import msgspec
@@ -27,6 +29,10 @@ STATUSES = (
     Status.CANCELLED,
 )
 PHASES = (Phase.OUTBOX, Phase.QUEUED, Phase.LEASED, Phase.TIMED, Phase.PARKED, Phase.DEAD)
+
+
+_FORMAT = 1
+_APPENDED = 16  # values that a later version may append
 
 
 class _Header(msgspec.Struct, array_like=True):
@@ -109,14 +115,31 @@ class _Decoder(Generic[T]):
 
     def __init__(self, type_: type[T]) -> None:
         self._decoder = msgspec.msgpack.Decoder(type_)
-        fields = msgspec.structs.fields(type_)  # type: ignore[arg-type]  # always a Struct
-        self._header = bytes([0x90 + len(fields)])
+        self._size = len(msgspec.structs.fields(type_))  # type: ignore[arg-type]  # always a Struct
 
     def decode(self, record: bytes) -> T:
-        return self._decoder.decode(self._header + record)
+        try:
+            return self._decoder.decode(_array(self._size) + record)
+        except msgspec.DecodeError as error:
+            for size in range(self._size + 1, self._size + 1 + _APPENDED):
+                with suppress(msgspec.DecodeError):
+                    return self._decoder.decode(_array(size) + record)
+            raise error from None
 
 
-_header = _Decoder(_Header)
+def _array(size: int) -> bytes:
+    return b"\xdc" + size.to_bytes(2, "big")
+
+
+class _HeaderDecoder(_Decoder[_Header]):
+    def decode(self, record: bytes) -> _Header:
+        header = super().decode(record)
+        if header.format != _FORMAT:
+            raise msgspec.ValidationError(f"format {header.format} is not known, only {_FORMAT}")
+        return header
+
+
+_header = _HeaderDecoder(_Header)
 _call = _Decoder(_Call)
 _join = _Decoder(_Join)
 _scope = _Decoder(_Scope)

@@ -15,6 +15,7 @@ from pwf_core.ids import RunId
 from pwf_core.ports import Applied, Watch
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis.client import Client, operations_for
+from pwf_redis.leases import RedisLeases
 from pwf_redis.operations import Operations
 from pwf_redis.target import Target
 
@@ -60,6 +61,10 @@ class RedisStateStore:
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """See `StateStore.watch`."""
         return self._client.watch(self.operations.keys.done(run_id))
+
+    def leases(self) -> RedisLeases:
+        """See `StateStore.leases`."""
+        return RedisLeases.of(self.operations, self._client.target)
 
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `StateStore.dead_letters`."""

@@ -38,7 +38,7 @@ _CAPABILITIES = Capabilities(technology="redis streams", durable=True, shared=Tr
 
 def _consuming(target: Target, settings: Settings) -> Consuming:
     facts = Facts(where=target.where, durability=settings.durability)
-    return Consuming(Keys(settings.namespace), facts, _new_name())
+    return Consuming(Keys(settings.namespace), facts, _new_name(), settings.signer)
 
 
 def _new_name() -> str:

@@ -91,7 +91,7 @@ class Ears:
         """Listen on *channel*.
 
         Raises:
-            StoreUnavailableError: If the server does not confirm that in time.
+            StoreUnavailableError: If the server cannot be reached, or does not confirm that in time.
         """
         watch = _Watch()
         self._watches.setdefault(channel, []).append(watch)
@@ -113,13 +113,13 @@ class Ears:
         self._problem = None
         if self._listening is None or self._listening.done():
             self._listening = asyncio.create_task(self._listen(), name="pwf_redis ears")
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._target.timeout):
                 await confirmed.wait()
-        except TimeoutError as error:
+        if not confirmed.is_set():
             raise self._problem or StoreUnavailableError(
                 f"Redis at {self._target.where} did not confirm a subscription in time.",
-            ) from error
+            )
 
     async def _say(self, *command: str) -> None:
         """Send without waiting for an answer; a lost connection says all of it again."""
@@ -141,6 +141,8 @@ class Ears:
                 logger.debug("Listening was interrupted: %s", problem)
                 self._interrupted = True
                 for confirmed in self._confirmed.values():
+                    if self._connection is None:  # who waits need not wait for another attempt
+                        confirmed.set()
                     confirmed.clear()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -201,6 +203,9 @@ class Ears:
         """Stop listening; who waits is told to look."""
         for channel in tuple(self._watches):
             self._tell(channel, None)
+        for confirmed in self._confirmed.values():
+            confirmed.set()
+        self._confirmed.clear()
         if self._listening is not None:
             listening, self._listening = self._listening, None
             if not listening.done() and listening.get_loop() is asyncio.get_running_loop():

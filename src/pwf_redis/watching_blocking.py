@@ -113,7 +113,8 @@ class BlockingEars:
         state, watch = self._state, _Watch()
         confirmed = self._enter(state, channel, watch)
         try:
-            if not confirmed.wait(self._target.timeout):
+            confirmed.wait(self._target.timeout)
+            if not confirmed.is_set():
                 raise state.problem or StoreUnavailableError(
                     f"Redis at {self._target.where} did not confirm a subscription in time.",
                 )
@@ -154,6 +155,9 @@ class BlockingEars:
             for watches in state.watches.values():
                 for watch in watches:
                     watch.put(None)
+            for confirmed in state.confirmed.values():
+                confirmed.set()
+            state.confirmed.clear()
             if state.bell is not None:
                 state.bell.ring()
 
@@ -170,16 +174,17 @@ class _Listener:
         """Listen until nobody has watched for a while, or the ears are closed."""
         pause = FIRST_PAUSE
         while True:
+            is_connected = False
             try:
                 connection = self._target.blocking_connection()
                 try:
                     connection.connect()
-                    pause = FIRST_PAUSE
+                    is_connected, pause = True, FIRST_PAUSE
                     self._hear_all(connection)
                 finally:
                     connection.disconnect()
             except Exception as error:  # noqa: BLE001 -- whatever it is, watchers look again and we retry
-                self._interrupt(error)
+                self._interrupt(error, was_connected=is_connected)
                 if not self._state.is_closed:
                     self._bell.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -189,13 +194,15 @@ class _Listener:
                     self._bell.close()
                     return
 
-    def _interrupt(self, error: Exception) -> None:
+    def _interrupt(self, error: Exception, *, was_connected: bool) -> None:
         problem = translate(error, self._target.where)
         logger.debug("Listening was interrupted: %s", problem)
         with self._state.lock:
             self._state.problem = problem if isinstance(problem, PwfError) else None
             self._state.interrupted = True
             for confirmed in self._state.confirmed.values():
+                if not was_connected:  # who waits need not wait for another attempt
+                    confirmed.set()
                 confirmed.clear()
 
     def _hear_all(self, connection: BlockingConnection) -> None:

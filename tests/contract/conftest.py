@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 
+from pwf.testing.servers import ValkeyServer
+
 from .memory import (
     MemoryBackendHarness,
     MemoryBrokerHarness,
@@ -29,8 +31,10 @@ from .on_redis import (
     RedisWorkflowHarness,
 )
 
+KEYS = (b"a key that signs and verifies", b"a key that verifies")
 MARKS = {
     "redis_url": pytest.mark.redis,
+    "valkey_url": pytest.mark.redis,
     "amqp_url": pytest.mark.rabbit,
     "least_amqp_url": pytest.mark.rabbit,
 }
@@ -82,6 +86,22 @@ BROKERS = [
     *rabbit(RabbitBrokerHarness, "amqp_url"),
     least(LeastRabbitBrokerHarness),
     least(LeastRabbitBrokerHarness, blocking=True),
+    one("redis-signed", RedisBrokerHarness, "redis_url", signing_keys=KEYS),
+    one(
+        "aio-pika-signed",
+        RabbitBrokerHarness,
+        "amqp_url",
+        options="driver=aio-pika",
+        signing_keys=KEYS,
+    ),
+    one(
+        "pika-signed-blocking",
+        RabbitBrokerHarness,
+        "amqp_url",
+        options="driver=pika",
+        signing_keys=KEYS,
+        blocking=True,
+    ),
 ]
 STORES = [
     *both("memory-store", MemoryStoreHarness),
@@ -91,6 +111,7 @@ BACKENDS = [
     *both("memory", MemoryBackendHarness),
     *both("memory+memory", MemoryPairedHarness),
     *both("redis", RedisBackendHarness, "redis_url"),
+    one("valkey", RedisBackendHarness, "valkey_url"),
     *both("redis+redis", RedisPairedHarness, "redis_url"),
     *rabbit(RabbitBackendHarness, "amqp_url", "redis_url"),
 ]
@@ -99,6 +120,7 @@ WORKFLOWS = [
     *both("memory", MemoryWorkflowHarness),
     *both("memory+memory", MemoryPairedWorkflowHarness),
     *both("redis", RedisWorkflowHarness, "redis_url"),
+    one("valkey", RedisWorkflowHarness, "valkey_url"),
     *both("redis+redis", RedisPairedWorkflowHarness, "redis_url"),
     *rabbit(RabbitWorkflowHarness, "amqp_url", "redis_url"),
     least(LeastRabbitWorkflowHarness, "redis_url"),
@@ -107,7 +129,16 @@ WORKFLOWS = [
 
 def made(request):
     make, servers = request.param
-    return make(**{server: request.getfixturevalue(server) for server in servers})
+    return make(
+        **{server.replace("valkey", "redis"): request.getfixturevalue(server) for server in servers}
+    )
+
+
+@pytest.fixture(scope="session")
+def valkey_url():
+    """The URL of a private Valkey: the server that `embedded://` brings, on a port."""
+    with ValkeyServer() as server:
+        yield server.url
 
 
 @pytest.fixture(params=BROKERS)

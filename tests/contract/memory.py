@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from pwf_core.names import service_of
 from pwf_core.paired import BlockingPaired, Paired
 from pwf_core.state import Rules
 from pwf_core.testing.cable import Cable
+from pwf_core.testing.making import message
 from pwf_core.testing.shims import unblocked
 from pwf_core.wire import encode_messages
 from pwf_memory.backend import BlockingMemoryBackend, MemoryBackend
@@ -34,6 +36,10 @@ class MovableClock(SystemClock):
 
     def advance(self, ms: int) -> None:
         self.ahead_ms += ms
+
+
+# What tables hold of runs; the rest is about who is connected.
+STATE = ("runs", "queues", "dead", "_keys", "_dying_keys", "_timers", "_heap", "_taken")
 
 
 class _Memory:
@@ -70,15 +76,19 @@ class _Memory:
         self.clock.advance(ms)
         self.names[0].wake_all()
 
+    async def remember(self) -> None:
+        state = {name: getattr(self.names[0], name) for name in STATE}
+        self.remembered = copy.deepcopy(state)
+
+    async def rewind(self) -> None:
+        for name, value in self.remembered.items():
+            setattr(self.names[0], name, value)
+
     async def inject(self, service: str, body: bytes) -> None:
         self.names[1].put(service, body)
 
-    async def forge(self, message: Message) -> None:
-        service = service_of(message.address)
-        if self.paired:
-            await self.inject(service, encode_messages([message]))
-        else:
-            self.names[0].queues[service].append(message)
+    async def redeliver(self, message: Message) -> None:
+        await self.inject(service_of(message.address), encode_messages([message]))
 
     def new_names(self) -> tuple[Tables, Queues]:
         return Tables(self.rules, self.clock), Queues()
@@ -108,6 +118,12 @@ class MemoryStoreHarness(_Memory):
 
 
 class MemoryBackendHarness(_Memory):
+    async def inject(self, service: str, body: bytes) -> None:
+        await self.redeliver(message(f"{service}.task"))
+
+    async def redeliver(self, message: Message) -> None:
+        self.names[0].enqueue(message)
+
     def make(self, tables: Tables, queues: Queues) -> Any:
         return BlockingMemoryBackend(tables) if self.blocking else MemoryBackend(tables)
 

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from tests.least import redis_user
 
 from pwf_core.adapters import Settings, Url
@@ -39,13 +40,6 @@ class _AsLeastUser(Served):
         url = redis_user(redis_url, "*", self.allowed, name)  # tests have namespaces of their own
         super().__init__(redis_url=url, **rest)
 
-    async def inject(self, service: str, body: bytes) -> None:
-        await asyncio.to_thread(self.add, Keys(self.names[0]).stream(service), body)
-
-    def add(self, stream: str, body: bytes) -> None:
-        with Redis.from_url(self.admin_url) as redis:
-            redis.xadd(stream, {"m": body})
-
 
 class _Redis(_AsLeastUser):
     """State on Redis, by a clock that only tests move."""
@@ -74,10 +68,28 @@ class _Redis(_AsLeastUser):
                     redis.pexpire(key, max(left - ms, 1))
         time.sleep(0.005)
 
+    async def remember(self) -> None:
+        async with AsyncRedis.from_url(self.admin_url) as redis:
+            self.remembered = {
+                key: await redis.dump(key) async for key in redis.scan_iter(f"*{self.names[0]}*")
+            }
+
+    async def rewind(self) -> None:
+        async with AsyncRedis.from_url(self.admin_url) as redis:
+            async for key in redis.scan_iter(f"*{self.names[0]}*"):
+                await redis.delete(key)
+            for key, value in self.remembered.items():
+                await redis.restore(key, 0, value)
+
     def timed(self, store: Any) -> Any:
         self.stores.append(store)
         store.operations.now_ms = self.now_ms
         return store
+
+
+async def add(url: str, stream: str, body: bytes) -> None:
+    async with AsyncRedis.from_url(url) as redis:
+        await redis.xadd(stream, {"m": body})
 
 
 def make_store(blocking: bool, settings: Settings, url: str) -> Any:
@@ -93,14 +105,16 @@ class RedisStoreHarness(_Redis):
 
 
 class RedisBackendHarness(_Redis):
+    async def inject(self, service: str, body: bytes) -> None:
+        await add(self.admin_url, Keys(self.names[0]).queue(service), body)
+
+    async def redeliver(self, message: Message) -> None:
+        entry = f"{message.run_id}:{message.call_id}:{message.generation}"
+        await self.inject(service_of(message.address), entry.encode())
+
     def make(self, settings: Settings, redis_url: str) -> Any:
         make = adapter.blocking_backend if self.blocking else adapter.backend
         return self.timed(make(Url.parse(redis_url), settings))
-
-    async def forge(self, message: Message) -> None:
-        name = f"{message.run_id}:{message.call_id}:{message.generation}"
-        queue = Keys(self.names[0]).queue(service_of(message.address))
-        await asyncio.to_thread(self.add, queue, name.encode())
 
 
 class RedisBrokerHarness(_AsLeastUser):
@@ -125,10 +139,16 @@ class RedisBrokerHarness(_AsLeastUser):
                     ids = [one["message_id"] for one in pending]
                     redis.xclaim(stream, GROUP, dead.consumer, 0, ids, idle=ABANDONED_MS)
 
+    async def inject(self, service: str, body: bytes) -> None:
+        await add(self.admin_url, Keys(self.names[0]).stream(service), body)
+
 
 class RedisPairedHarness(_Redis):
     allowed = (*NEEDED, *NEEDED_BY_STREAMS)
     paired = True
+
+    async def inject(self, service: str, body: bytes) -> None:
+        await add(self.admin_url, Keys(self.names[0]).stream(service), body)
 
     def make(self, settings: Settings, redis_url: str) -> Any:
         store = self.timed(make_store(self.blocking, settings, redis_url))

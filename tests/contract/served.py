@@ -44,8 +44,11 @@ class Served:
     virtual = False
     paired = False
 
-    def __init__(self, *, blocking: bool, **urls: str) -> None:
+    def __init__(
+        self, *, blocking: bool, signing_keys: tuple[bytes, ...] = (), **urls: str
+    ) -> None:
         self.blocking = blocking
+        self.signing_keys = signing_keys
         self.urls = urls
 
     async def open(self, rules: Rules) -> None:
@@ -94,11 +97,15 @@ class Served:
     async def inject(self, service: str, body: bytes) -> None:
         raise NotImplementedError
 
-    async def forge(self, message: Message) -> None:
+    async def redeliver(self, message: Message) -> None:
         await self.inject(service_of(message.address), encode_messages([message]))
 
     def settings(self, here: bool) -> Settings:
-        return Settings(namespace=self.names[not here], rules=self.rules)
+        return Settings(
+            namespace=self.names[not here],
+            rules=self.rules,
+            signing_keys=self.signing_keys,
+        )
 
     def make(self, settings: Settings, **urls: str) -> Any:
         raise NotImplementedError

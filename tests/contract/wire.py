@@ -39,7 +39,10 @@ class Wire:
     async def close(self) -> None:
         self.cut()
         await asyncio.gather(*self._dialing, return_exceptions=True)
-        await asyncio.sleep(0.001)  # for a connection that was accepted, and is none of ours yet
+        # A connection that was accepted is made ours by a task that asyncio starts, and by a callback
+        # which that task schedules: a turn of the loop each.
+        for _ in range(4):
+            await asyncio.sleep(0)
         while self._transports:
             await asyncio.sleep(0)
 

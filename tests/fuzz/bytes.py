@@ -10,9 +10,13 @@ import msgspec
 
 from pwf_core.commands import Message
 from pwf_core.ids import CallId, RunId
+from pwf_core.signing import Signer
 from pwf_core.wire import encode_messages
 
-__all__ = ["bodies"]
+__all__ = ["SERVICE", "SIGNER", "bodies"]
+
+SERVICE = "work"
+SIGNER = Signer("live", (b"sixteen bytes or", b"more is what a key needs"))
 
 _LARGEST = 1024 * 1024
 _VALUES: list[object] = [
@@ -25,7 +29,9 @@ def bodies(seed: int) -> Iterator[bytes]:
     """Yield bytes without end, the same for the same seed; every 5,000th is huge."""
     chance = random.Random(seed)
     right = [msgspec.msgpack.encode(value) for value in _VALUES]
-    right += [encode_messages(_messages(chance, number)) for number in (1, 2, 40)]
+    for number in (1, 2, 40):
+        messages = _messages(chance, number)
+        right += [encode_messages(messages), encode_messages(messages, SIGNER)]
     bombs = list(_bombs())
     number = 0
     while True:
@@ -43,7 +49,7 @@ def _messages(chance: random.Random, number: int) -> list[Message]:
         return f"{chance.getrandbits(128):032x}"
 
     return [
-        Message(RunId(an_id()), CallId(an_id()), generation, "work.task")
+        Message(RunId(an_id()), CallId(an_id()), generation, f"{SERVICE}.task")
         for generation in range(number)
     ]
 

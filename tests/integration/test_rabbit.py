@@ -357,7 +357,7 @@ class TestSettling:
 
         assert Counter(named(collect(quorum.broker(), 2))) == Counter(sent)
 
-    def test_garbage_is_set_aside(self, site):
+    def test_garbage_is_set_aside(self, site, caplog):
         broker = site.broker()
         broker.publish(messages(1))
         body = b"\xff no msgpack \x00"
@@ -374,6 +374,9 @@ class TestSettling:
         broker.reject([bad])
         broker.ack([one for one in deliveries if not one.problem])
         assert named(deliveries)[-1] == after[0]
+        (said,) = [one.getMessage() for one in caplog.records if "set aside" in one.getMessage()]
+        assert "1 messages" in said
+        assert site.topology.rejected.name in said
 
         broker.publish(more := messages(1))
         assert named(collect(broker, 1)) == more
@@ -526,7 +529,7 @@ def test_channels_that_the_server_closes_do_not_end_the_connection(amqp_url, dri
 
 
 class TestRefusing:
-    def test_a_queue_with_other_arguments(self, quorum):
+    def test_a_queue_with_other_arguments(self, quorum, caplog):
         name = quorum.topology.queue("users").name
         with quorum.channel() as channel:
             channel.queue_declare(name, durable=True, arguments={"x-queue-type": "classic"})
@@ -541,10 +544,12 @@ class TestRefusing:
                 act()
             assert name in str(caught.value)
             assert "exists with another 'x-" in str(caught.value)  # the first that differs
+        assert not caplog.records  # whoever called was told
 
         # Its neighbours are not harmed, and it is as it was.
         mixed = messages(1) + messages(1, "other")
         assert broker.publish(mixed) == [False, True]
+        assert "cannot be sent: Queue" in caplog.text
         with quorum.channel() as channel:
             assert channel.basic_get(name)[2] == b"precious"
 
@@ -554,19 +559,31 @@ class TestRefusing:
         site.broker().publish(messages(1))
         other = Site(amqp_url, flavour, "classic", stack, site.namespace).broker(opened=False)
 
-        with pytest.raises(ConfigurationError, match="x-queue-type"):
+        with pytest.raises(ConfigurationError, match="x-queue-type") as caught:
             other.open()
 
+        assert "PRECONDITION_FAILED" not in str(caught.value)
+
     @pytest.mark.parametrize(
-        ("user", "vhost", "words"),
-        [("ann:s3cret", "", "user"), ("guest:guest", "no", "virtual host")],
+        ("part", "words", "advice"),
+        [
+            ("ann:s3cret@", "ACCESS_REFUSED - ", "Check user, password and permissions."),
+            ("/no", "NOT_ALLOWED - ", "Check the virtual host in the URL's path."),
+        ],
     )
-    def test_wrong_credentials(self, quorum, user, vhost, words):
-        quorum.url = quorum.url.replace("guest:guest", user) + vhost
+    def test_wrong_credentials(self, quorum, part, words, advice, caplog):
+        """The server's own words, once, and no line in the log besides."""
+        server = quorum.url.rstrip("/")
+        quorum.url = server + part if part == "/no" else server.replace("guest:guest@", part)
         broker = quorum.broker(opened=False)
         with pytest.raises(ConfigurationError, match=words) as caught:
             broker.open()
 
+        told = str(caught.value)
+        assert told.count(words) == 1
+        assert told.endswith(advice)
+        assert " object at 0x" not in told
+        assert not caplog.records
         assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -590,7 +607,8 @@ class TestOutage:
         assert f"{LOOPBACK}:{port}" in broker.health()
         assert "s3cret" not in caplog.text
         loud = [one for one in caplog.records if one.levelno >= logging.WARNING]
-        assert len(loud) <= 2  # one for each connection, not for each attempt
+        # Who opens and publishes is told; that nothing is consumed is said once, not at each attempt.
+        assert [one.args[0] for one in loud] == ["consume"]
 
     def test_nobody_answers(self, flavour, stack):
         """A server that accepts and says nothing costs the deadline, and no more."""

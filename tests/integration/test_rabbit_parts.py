@@ -210,11 +210,37 @@ class TestErrors:
     )
     def test_sorts_by_what_the_server_said(self, said, kind):
         """However deep a driver has wrapped it."""
-        wrapped = RuntimeError([OSError(ValueError(403, said))])
-        error = translate(wrapped, "mq:5672")
+        for wrapped in (RuntimeError([OSError(ValueError(403, said))]), OSError((403, said))):
+            error = translate(wrapped, "mq:5672")
 
-        assert isinstance(error, kind)
-        assert "mq:5672" in str(error)
+            assert isinstance(error, kind)
+            assert "mq:5672" in str(error)
+
+    def test_says_once_what_the_server_said(self):
+        """However many layers of a driver repeat it, and nothing of those layers."""
+        said = "ACCESS_REFUSED - Login was refused. For details see the broker logfile."
+        error = ConnectionError(said)
+        error.__cause__ = ValueError(403, said, f"got <Connection.Close object at {id(said)}>")
+
+        assert str(translate(error, "mq:5672")) == (
+            "RabbitMQ at mq:5672 refused: ACCESS_REFUSED - Login was refused. For details see the "
+            "broker logfile. Check user, password and permissions."
+        )
+
+    @pytest.mark.parametrize(
+        ("error", "text"),
+        [
+            (
+                OSError(111, "Connect call failed"),
+                "cannot be reached: [Errno 111] Connect call failed",
+            ),
+            (TimeoutError(), "did not answer in time"),
+        ],
+    )
+    def test_says_what_to_do_where_there_is_no_connection(self, error, text):
+        told = str(translate(error, "mq:5672", connecting=True))
+
+        assert told == f"RabbitMQ at mq:5672 {text}. Is it running, and is that where it listens?"
 
     def test_waits_grow_to_a_limit(self):
         pauses = [pause(attempt, chance=lambda: 1.0) for attempt in range(50)]

@@ -231,7 +231,7 @@ class TestStreams:
         assert server.xlen(keys.queue("a")) == 0
         assert server.llen(keys.undecodable) <= 1  # well-formed names of nothing are just dropped
 
-    def test_what_is_set_aside_is_bounded(self, backend, server, keys):
+    def test_what_is_set_aside_is_bounded_and_said(self, backend, server, keys, caplog):
         with server.pipeline() as pipe:
             for _ in range(1200):
                 pipe.xadd(keys.queue("a"), {"x": "1"})
@@ -239,6 +239,9 @@ class TestStreams:
         backend.exchange([], take(1300))
 
         assert server.llen(keys.undecodable) == 1000
+        (said,) = [one.getMessage() for one in caplog.records]
+        assert "1200 messages" in said
+        assert keys.undecodable in said
 
     def test_purge_leaves_others_alone(self, backend):
         backend.apply(runs_of(600, service="a") + runs_of(2, service="b"))

@@ -143,13 +143,16 @@ def test_a_full_hand_leaves_a_token_for_the_next(connect, server, settings):
     assert server.llen(ready) == 1
 
 
-def test_rejected_messages_are_listed_in_bounds(connect, server, settings, stream):
+def test_rejected_messages_are_listed_in_bounds(connect, server, settings, stream, caplog):
     broker = connect()
     broker.publish(messages(1100))
     broker.reject(broker.receive(["a"], 1100))
 
     assert server.llen(Keys(settings.namespace).rejected) == 1000
     assert server.xlen(stream) == 0
+    (said,) = [one.getMessage() for one in caplog.records]
+    assert "1100 messages" in said
+    assert Keys(settings.namespace).rejected in said
 
 
 def test_services_share_what_is_received(connect):

@@ -6,7 +6,9 @@ Handlers tell what they do by appending a line to the file `PWF_TEST_LOG`, outsi
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,6 +36,25 @@ async def hang_once(ctx: Context) -> Next:
     note(f"hang_once {ctx.attempt}")
     if not may_go():
         await asyncio.Event().wait()
+    return result(ctx.attempt)
+
+
+@service.task
+async def blocking(ctx: Context, seconds: float) -> Next:
+    """Hold up the event loop, as a library that knows none does."""
+    note(f"blocking {ctx.attempt}")
+    time.sleep(seconds)  # noqa: ASYNC251 -- that is the point
+    return result(ctx.attempt)
+
+
+@service.task
+async def seizing(ctx: Context, seconds: float) -> Next:
+    """Hold the interpreter's lock, as an extension written in C may: no thread runs meanwhile."""
+    note(f"seizing {ctx.attempt}")
+    if ctx.attempt == 1:
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    while ctx.attempt > 1 and not may_go():  # noqa: ASYNC110 -- a file has no event to wait for
+        await asyncio.sleep(0.02)
     return result(ctx.attempt)
 
 

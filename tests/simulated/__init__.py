@@ -2,7 +2,8 @@
 
 | module | about |
 |---|---|
-| `shapes.py` | twelve workflows, each of another shape |
+| `shapes.py` | thirteen workflows, each of another shape |
+| `__main__.py` | explores them, and prints the figures |
 | `soak.py` | random workflows of the chaos soak with random faults, by seed; a program, too |
 | `test_*.py` | what CI runs of these |
 """

@@ -1,4 +1,4 @@
-"""Twelve workflows, each of another shape."""
+"""Thirteen workflows, each of another shape."""
 
 from __future__ import annotations
 

@@ -197,6 +197,20 @@ def test_unknown_annotations_are_refused():
         Parameters("work.impossible", impossible, skip=0)
 
 
+@pytest.mark.parametrize("value", [object(), 2**70, "\ud800"])
+def test_argument_without_a_form_is_named(value):
+    """By its parameter, or by its position where only that is known."""
+    with pytest.raises(CodecError, match=r"^Arguments of work\.handler: .* at `\$\.two`"):
+        HANDLER.encode((1, value), {})
+    for args, kwargs, path in [
+        ((1, value), {}, r"\$\[1\]"),
+        ((), {"two": [value]}, r"\$\.two\[0\]"),
+        ((1, value), {"three": 1.0}, r"\$\[1\]"),
+    ]:
+        with pytest.raises(CodecError, match=rf"^Arguments of work\.handler: .* at `{path}`"):
+            encode_untyped("work.handler", args, kwargs)
+
+
 def test_size_is_bounded():
     """All arguments together have one limit."""
     with pytest.raises(PayloadTooLargeError):

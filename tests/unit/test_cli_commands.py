@@ -33,7 +33,7 @@ def fail(text: str) -> Next:
     raise ValueError(text)
 
 
-@shop.task(retry=Retry(attempts=9, base=timedelta(hours=1)))
+@shop.task(retry=Retry(attempts=9, base=timedelta(minutes=5)))
 def fail_slowly(text: str) -> Next:
     raise ValueError(text)
 
@@ -256,6 +256,15 @@ class TestDead:
         assert (code, out) == (1, "1 requeued\n")
         assert err == "pwf: no dead letter is or belongs to nope\n"
 
+    def test_is_json_where_that_is_wanted(self, letters, pwf):
+        first, second, _ = letters
+        requeued = pwf("dead", "requeue", first.call_id, "--json")
+        dropped = pwf("dead", "drop", second.call_id, "nope", "--json")
+
+        assert (requeued[0], json.loads(requeued[1])) == (0, {"requeued": 1, "missing": []})
+        assert (dropped[0], json.loads(dropped[1])) == (1, {"dropped": 1, "missing": ["nope"]})
+        assert dropped[2] == "pwf: no dead letter is or belongs to nope\n"
+
     def test_drops_all_of_a_service(self, backend, letters, pwf):
         assert pwf("dead", "drop", "--all", "--service", "other", "--yes")[1] == "0 dropped\n"
         assert pwf("dead", "drop", "--all", "--service", "shop", "--yes")[1] == "3 dropped\n"
@@ -371,6 +380,11 @@ class TestPurge:
         assert pwf("purge", "shop", "--yes")[:2] == (0, "1 call purged\n")
         assert started.status() == "failed"
 
+    def test_is_json_where_that_is_wanted(self, backend, pwf):
+        backend.start(publish(add, 1))
+
+        assert pwf("purge", "shop", "--yes", "--json")[:2] == (0, '{"purged":1}\n')
+
     def test_purges_nothing_unasked(self, backend, pwf):
         started = backend.start(publish(add, 1))
 
@@ -387,7 +401,9 @@ class TestPurge:
         (["demo", "--workers", "2"], 2, "lives in this process"),
         (["demo", "--kill", "--url", "memory://"], 2, "lives in this process"),
         (["demo", "--path", "/nonsense"], 2, "/nonsense is not a folder"),
-        (["demo", "--url", "nonsense"], 1, "not a URL"),
+        (["demo", "--url", "nonsense"], 1, "amqp://user:password@host:port/vhost"),
+        (["demo", "--url", "memory://?namespace=a", "--namespace", "b"], 1, "namespace has two values"),
+        (["runs", "show", "x", "--url", "memory://x?namespace=a", "--namespace", "b"], 1, "Keep one"),
         (["worker"], 2, "SERVICE"),
         (["worker", "nonsense", "--url", "memory://x"], 2, "not module:variable"),
         (["worker", "nonsense:x", "--url", "memory://x"], 2, "no module 'nonsense'"),
@@ -411,6 +427,15 @@ def test_what_cannot_be_is_one_line(pwf, monkeypatch, arguments, code, said):
     assert said in err
     assert len(err.splitlines()) == 1
     assert "secret" not in err
+
+
+def test_the_demo_keeps_to_the_namespace_of_its_url(pwf, tmp_path):
+    (tmp_path / "one.py").write_text("x = 1")
+
+    code, out, err = pwf("demo", "--path", str(tmp_path), "--url", "memory://?namespace=mine")
+
+    assert (code, err) == (0, "")
+    assert "equals that of the plain loop" in out
 
 
 def test_a_worker_needs_shared_memory_for_several_processes(pwf):

@@ -50,6 +50,12 @@ def test_the_last_line_of_a_traceback_names_the_error():
     [
         ("redis://u:pass@h:1/0 is down", "redis://u:***@h:1/0 is down"),
         ("redis://:pass@h is down", "redis://:***@h is down"),
+        (
+            "write amqp://user:password@host:port/vhost",
+            "write amqp://user:password@host:port/vhost",
+        ),
+        ("amqp://user:password@h is down", "amqp://user:***@h is down"),
+        ("amqp://user:password@host.org is down", "amqp://user:***@host.org is down"),
         ("amqp://u:p:@:w@h?store=redis://x:y@z", "amqp://u:***@h?store=redis://x:***@z"),
         ("redis://h:1/0 and a@b", "redis://h:1/0 and a@b"),
     ],

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +25,10 @@ from pwf import (
     result,
 )
 from pwf_core.adapters import Url
+from pwf_core.signing import Signer
 
 service = Service("s")
+KEY = "correct-horse-battery"
 
 
 @service.task
@@ -51,6 +54,14 @@ def connect_either(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("memory://?durability=much", "'standard', 'fsync'"),
         ("memory://x/path", "memory://name"),
         ("redis://host:port", "usable URL"),
+        (
+            "amqp://host?store=redis://host&signing_keys=x",
+            r"cannot stand in a URL.*PWF_SIGNING_KEYS",
+        ),
+        (
+            "amqp://host?store=redis://host?signing_keys=x",
+            r"cannot stand in a URL.*PWF_SIGNING_KEYS",
+        ),
     ],
 )
 def test_wrong_url_is_one_clear_error(
@@ -75,6 +86,8 @@ def test_wrong_url_is_one_clear_error(
         ({"namespace": 5}, "namespace 5"),
         ({"store": ""}, "not a URL"),
         ({"store": 5}, "a string, not int"),
+        ({"signing_keys": []}, "holds no key"),
+        ({"signing_keys": ["short"]}, "key 1 has 5 bytes"),
     ],
 )
 def test_wrong_option_is_one_clear_error(
@@ -85,6 +98,69 @@ def test_wrong_option_is_one_clear_error(
     """Options are checked as those in the query are."""
     with pytest.raises(ConfigurationError, match=message):
         connect_either("memory://", **options)
+
+
+@pytest.mark.parametrize(
+    ("query", "argument", "both"),
+    [
+        ("namespace=a", {"namespace": "b"}, ["'b'", "'a'"]),
+        ("retention=1h", {"retention": timedelta(hours=2)}, ["2:00:00", "1:00:00"]),
+        ("durability=fsync", {"durability": "standard"}, ["'standard'", "'fsync'"]),
+        (
+            "store=redis://me:s3cret@one",
+            {"store": "redis://me:s3cret@two"},
+            ["redis://me:***@two", "redis://me:***@one"],
+        ),
+    ],
+)
+def test_option_with_two_values_is_refused(
+    connect_either: Callable[..., Any],
+    query: str,
+    argument: dict[str, Any],
+    both: list[str],
+) -> None:
+    """Nothing says which of them was meant."""
+    (name,) = argument
+    with pytest.raises(ConfigurationError, match=rf"^{name} has two values") as caught:
+        connect_either(f"redis://localhost?{query}", **argument)
+
+    assert [one for one in both if one not in str(caught.value)] == []
+    assert "s3cret" not in str(caught.value)
+
+
+def test_option_may_be_said_twice_alike(connect_either: Callable[..., Any]) -> None:
+    """As a command line does that passes on what it was given."""
+    url = "memory://?namespace=a&retention=1h&durability=standard"
+
+    connect_either(url, namespace="a", retention=timedelta(hours=1), durability="standard")
+
+
+@pytest.mark.parametrize("option", ["namespace=z", "retention=1h", "durability=fsync", "store=x"])
+def test_option_of_both_halves_stands_in_the_first_url(
+    connect_either: Callable[..., Any],
+    option: str,
+) -> None:
+    """The store's URL has only what is the store's own."""
+    name = option.partition("=")[0]
+    with pytest.raises(ConfigurationError) as caught:
+        connect_either("amqp://x", store=f"redis://y?{option}")
+
+    assert str(caught.value) == (
+        f"{name} stands in the URL of the store, redis://y, but holds for broker and store alike: "
+        "say it in the first URL, amqp://x."
+    )
+
+
+@pytest.mark.parametrize("url", ["rediss://h", "embedded:///f", "amqp://h?store=memory://x&"])
+def test_every_option_is_in_the_tutorial(connect_either: Callable[..., Any], url: str) -> None:
+    """What an adapter knows, its users can find."""
+    tutorial = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
+    with pytest.raises(ConfigurationError) as caught:
+        connect_either(f"{url}{'' if '?' in url else '?'}color=red")
+    known = str(caught.value).partition(" are ")[2].rstrip(".").split(", ")
+
+    assert len(known) > 4
+    assert [name for name in known if f"`{name}`" not in tutorial] == []
 
 
 @pytest.mark.parametrize("url", [5, 0, b"redis://me:s3cret@host"])
@@ -110,6 +186,63 @@ def test_memory_refuses_to_promise_what_it_cannot(connect_either: Callable[..., 
     """An option that the adapter cannot honour is an error at start-up, not ignored."""
     with pytest.raises(UnsupportedError, match="embedded://"):
         connect_either("memory://", durability="fsync")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["memory://", "memory://x?store=memory://x", "redis://host", "embedded:///folder"],
+)
+@pytest.mark.parametrize("in_environment", [False, True])
+def test_signing_is_refused_where_messages_stay_in_the_store(
+    connect_either: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    *,
+    in_environment: bool,
+) -> None:
+    """The error says why, and names the variable: it may have come from there."""
+    options: dict[str, Any] = {} if in_environment else {"signing_keys": [KEY]}
+    if in_environment:
+        monkeypatch.setenv("PWF_SIGNING_KEYS", KEY)
+    with pytest.raises(UnsupportedError, match=r"Messages .* unset PWF_SIGNING_KEYS") as caught:
+        connect_either(url, **options)
+
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("broker", ["amqp://host", "redis://host"])
+def test_brokers_are_given_the_keys(
+    connect_either: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    broker: str,
+) -> None:
+    """From the environment, in order; what is passed goes before."""
+    monkeypatch.setenv("PWF_SIGNING_KEYS", f" {KEY}, {KEY[::-1]}\n")
+    url = f"{broker}?store=redis://host"
+
+    assert signer_of(connect_either(url)).keys == (KEY.encode(), KEY[::-1].encode())
+    assert signer_of(connect_either(url, signing_keys=[b"x" * 16])).keys == (b"x" * 16,)
+    assert KEY not in repr(connect_either(url)._port)
+
+
+def signer_of(client: Any) -> Signer:
+    """Return what the broker of a pair signs with."""
+    broker = client._port._broker
+    owner = broker.consuming if hasattr(broker, "consuming") else broker._options
+    found: Signer = owner.signer
+    return found
+
+
+@pytest.mark.parametrize("value", ["", ",", f"{'k' * 16},"])
+def test_empty_variable_is_not_taken_for_no_signing(
+    connect_either: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+) -> None:
+    """Whatever was to fill it in has failed, and nobody must find out later."""
+    monkeypatch.setenv("PWF_SIGNING_KEYS", value)
+    with pytest.raises(ConfigurationError, match=r"PWF_SIGNING_KEYS: key \d has 0 bytes"):
+        connect_either("amqp://host?store=redis://host")
 
 
 def test_broker_without_a_store_says_what_to_add(connect_either: Callable[..., Any]) -> None:

@@ -182,6 +182,18 @@ def test_refused_commit_says_so():
     assert desk.engine.is_done
 
 
+def test_lease_is_let_go_when_its_time_is_over():
+    """A call that its loop should have ended long ago is not renewed; the others are."""
+    desk = Desk()
+    late, other = desk.start(grant("a"), grant("b"))
+    late.keep_until = 7.0
+
+    assert ["a", "b"] == [one.call_id for one in desk.engine.renewals(6.9)]
+    assert ["b"] == [one.call_id for one in desk.engine.renewals(7.0)]
+    assert ["b"] == [one.call_id for one in desk.engine.renewals(1e9)]
+    assert other.invoke is not None
+
+
 def test_lost_lease_is_said_once():
     """A lease lost at renewal cancels the call's context; what its handler returns is dropped."""
     desk = Desk()

@@ -34,6 +34,7 @@ from pwf_core.errors import (
 )
 from pwf_core.ports import Take
 from pwf_core.state import Rules
+from pwf_core.steps import drive
 from pwf_core.views import Outcome, Status
 from pwf_redis.adapter import adapter
 from pwf_redis.embedded import adapter as embedded
@@ -43,7 +44,9 @@ driver = pytest.importorskip("redis.exceptions")
 msgpack = pytest.importorskip("msgspec.msgpack")
 
 from pwf_redis import checks, codec, records, scripts  # noqa: E402
-from pwf_redis.errors import NoGroupError, translate  # noqa: E402
+from pwf_redis.errors import NoGroupError, NotAllowedError, translate  # noqa: E402
+from pwf_redis.rounds import call  # noqa: E402
+from pwf_redis.scripts import EXCHANGE  # noqa: E402
 from pwf_redis.target import Target  # noqa: E402
 
 RULES = Rules(retention_ms=1, dead_retention_ms=2)
@@ -179,9 +182,10 @@ class TestReply:
         grant = [b"r", b"c", 3, b"a.t", b"body", 4, 2, [b"e", b"\xff"], [None, b"1"]]
         claim = Claim("r", "c", 3, "w:9", 5)
         take = Take(("a",), 1, "w:10", 5)
-        reply = [0, [0, [b"r", 1, 0], grant], [grant], [[b"r", b"c", 1, b"a.t"]], 17]
+        reply = [0, [0, [b"r", 1, 0], grant], [grant], [[b"r", b"c", 1, b"a.t"]], 17, 3]
 
         done = codec.decode_reply(reply, [Fire("r", ""), Start("r", CALL), claim], take)
+        assert done.strange == 3
 
         assert done.replies[:2] == [Answer.DONE, Started("r", created=True)]
         assert done.replies[2].claim_id == "w:9"
@@ -286,7 +290,7 @@ class TestErrors:
             (driver.ResponseError("MISCONF Errors writing to the AOF file"), StoreFullError),
             (driver.ResponseError("BUSY Redis is busy running a script"), StoreUnavailableError),
             (driver.AuthenticationError("WRONGPASS"), ConfigurationError),
-            (driver.NoPermissionError("NOPERM"), ConfigurationError),
+            (driver.NoPermissionError("NOPERM"), NotAllowedError),
             (driver.ResponseError("NOAUTH Authentication required."), ConfigurationError),
             (driver.ResponseError("NOGROUP No such key"), NoGroupError),
             (driver.ResponseError("ERR syntax error"), PwfError),
@@ -298,6 +302,15 @@ class TestErrors:
 
         assert type(found) is expected
         assert "db.example:6379" in str(found)
+
+    @pytest.mark.parametrize(
+        "raised", [driver.ConnectionError("Connection refused."), OSError("Connection refused")]
+    )
+    def test_say_what_to_do_where_nobody_listens(self, raised):
+        assert str(translate(raised, "db.example:6379")) == (
+            "Redis at db.example:6379 cannot be reached: Connection refused. Is it running, and is "
+            "that where it listens?"
+        )
 
     def test_others_stay(self):
         error = ZeroDivisionError()
@@ -392,16 +405,24 @@ class _Server:
             "maxmemory-policy": "noeviction",
         } | {name.replace("_", "-"): value for name, value in settings.items()}
         self.forbidden = False
+        self.confirms = 1
+        self.refusal = None
         self.format = None
 
     def answer(self, command):
         match command:
+            case ("INFO", _) if self.refusal is not None:
+                raise translate(self.refusal, "here:1")
             case ("INFO", _):
                 return f"# Server\r\nredis_version:{self.version}\r\n".encode()
             case ("CONFIG", "GET", _) if self.forbidden:
                 raise ConfigurationError("NOPERM")
             case ("CONFIG", "GET", name):
                 return [name.encode(), self.settings[name].encode()]
+            case ("WAITAOF", *_):
+                if self.version == "?":
+                    raise PwfError("ERR unknown command 'WAITAOF'")
+                return [self.confirms, 0]
             case ("SET", _, value, "NX"):
                 self.format = self.format or value.encode()
                 return None
@@ -415,8 +436,6 @@ class _Server:
         return facts
 
     def drive(self, steps):
-        from pwf_core.steps import drive
-
         drive(steps, lambda effect: [self.answer(one) for one in effect.commands])
 
 
@@ -438,14 +457,52 @@ class TestChecks:
 
     @pytest.mark.parametrize(
         "settings",
-        [{"appendonly": "no", "appendfsync": "always"}, {"appendfsync": "everysec"}],
+        [{"appendonly": "no", "appendfsync": "always"}, {"appendonly": "no"}],
     )
     def test_fsync_is_demanded(self, settings):
         with pytest.raises(ConfigurationError, match="appendfsync always"):
             _Server(**settings).check(Durability.FSYNC)
 
-    def test_fsync_is_found(self):
-        _Server(appendfsync="always").check(Durability.FSYNC)
+    @pytest.mark.parametrize("fsync", ["no", "everysec"])
+    def test_fsync_is_demanded_of_an_old_server(self, fsync):
+        with pytest.raises(ConfigurationError, match="appendfsync always"):
+            _Server("7.0.15", appendfsync=fsync).check(Durability.FSYNC)
+
+    def test_fsync_cannot_do_without_any(self):
+        with pytest.raises(ConfigurationError, match="appendfsync always"):
+            _Server("7.2.4", appendfsync="no").check(Durability.FSYNC)
+
+    @pytest.mark.parametrize("version", ["6.2.14", "7.2.4", "?"])
+    def test_fsync_is_found(self, version):
+        facts = _Server(version, appendfsync="always").check(Durability.FSYNC)
+
+        assert not facts.waits_for_disk
+
+    @pytest.mark.parametrize("version", ["7.2.4", "8.0.0"])
+    def test_fsync_is_asked_for_where_the_server_can_be(self, version):
+        assert _Server(version).check(Durability.FSYNC).waits_for_disk
+        assert not _Server(version).check().waits_for_disk
+
+    def test_fsync_of_a_server_that_tells_nothing_is_tried(self):
+        with pytest.raises(ConfigurationError, match="WAITAOF"):
+            _Server("?").check(Durability.FSYNC)
+
+    @pytest.mark.parametrize("confirms", [0, 1])
+    def test_what_is_not_on_disk_is_not_answered(self, confirms):
+        server, keys = _Server(), Keys("n")
+        server.confirms, scripted = confirms, []
+
+        def answer(effect):
+            scripted.append([one[0] for one in effect.commands])
+            return [b"done", *map(server.answer, effect.commands[1:])]
+
+        steps = call(EXCHANGE, keys, [b"x"], flagged=True, confirmed=True)
+        if confirms:
+            assert drive(steps, answer) == b"done"
+        else:
+            with pytest.raises(StoreUnavailableError, match="disk"):
+                drive(steps, answer)
+        assert scripted == [["EVALSHA", "WAITAOF"]]
 
     def test_eviction_is_refused(self):
         with pytest.raises(ConfigurationError, match="noeviction"):
@@ -455,6 +512,29 @@ class TestChecks:
         _Server(maxmemory_policy="allkeys-lru").check()
 
         assert "set noeviction" in caplog.text
+
+    def test_a_version_that_may_not_be_read_is_noted(self, caplog):
+        server = _Server()
+        server.refusal = driver.NoPermissionError("this user has no permissions to run 'info'")
+        server.check()
+
+        assert "does not say its version" in caplog.text
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            driver.AuthenticationError("invalid username-password pair"),
+            driver.ResponseError("WRONGPASS invalid username-password pair"),
+            driver.ResponseError("NOAUTH Authentication required."),
+        ],
+    )
+    def test_a_wrong_password_is_the_only_thing_said(self, refusal, caplog):
+        server = _Server()
+        server.refusal = refusal
+        with pytest.raises(ConfigurationError, match="password"):
+            server.check()
+
+        assert not caplog.records
 
     def test_settings_that_may_not_be_read_are_noted(self, caplog):
         server = _Server()

@@ -34,11 +34,30 @@ def test_policy_decides(policy, error, failures, wanted):
 
 @pytest.mark.parametrize(
     "options",
-    [{"attempts": 0}, {"attempts": -1}, {"base": timedelta(0)}, {"cap": timedelta(seconds=-1)}],
+    [
+        {"attempts": 0},
+        {"attempts": -1},
+        {"attempts": True},
+        {"base": timedelta(0)},
+        {"cap": timedelta(seconds=-1)},
+    ],
 )
 def test_impossible_policies_are_refused(options):
     """A policy that can never work is refused where it is made."""
     with pytest.raises(DefinitionError):
+        Retry(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "waits"),
+    [
+        ({"base": timedelta(hours=1)}, "base=1:00:00 is more than cap=0:05:00"),
+        ({"cap": timedelta(seconds=1)}, "base=0:00:02 is more than cap=0:00:01"),
+    ],
+)
+def test_first_wait_above_the_longest_is_refused(options, waits):
+    """Both are named, since one of them may be the default."""
+    with pytest.raises(DefinitionError, match=waits):
         Retry(**options)
 
 

@@ -1,5 +1,6 @@
 """Payloads to bytes and back: typed, bounded, one error."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -82,6 +83,51 @@ def test_what_has_no_form_is_refused(value):
         encode(value, "It")
 
     assert "It" == caught.value.what
+
+
+class Holder(msgspec.Struct):
+    inner: object
+
+
+@attrs.define
+class Box:
+    inner: object
+
+
+@dataclass
+class Record:
+    inner: object
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ([1, object()], "$[1]"),
+        ({"a": ("x", {"b": 2**70})}, "$.a[1].b"),
+        ({7: "\ud800"}, "$[7]"),
+        ({"\ud800": object()}, r"$['\ud800']"),
+        ([Holder([Box(Record(object()))])], "$[0].inner[0].inner.inner"),
+        (["ok", {"a": {object(): 1}}], "$[1].a"),
+    ],
+)
+def test_error_says_where_the_value_without_a_form_is(value, path):
+    """By the same paths as when a value is decoded, and without the containers around it."""
+    with pytest.raises(CodecError) as caught:
+        encode(value, "It")
+
+    assert f" - at `{path}`" in str(caught.value)
+    assert not re.search("dict|list|tuple|Box", str(caught.value))
+
+
+def test_error_says_what_payloads_are_made_of():
+    """Where a type has no form, rather than one value of it."""
+    with pytest.raises(CodecError) as caught:
+        encode(object(), "Result")
+
+    assert str(caught.value) == (
+        "Result: Encoding objects of type object is unsupported. Payloads are attrs classes, "
+        "dataclasses, msgspec structs and builtins."
+    )
 
 
 def test_nesting_without_end_is_refused():

@@ -328,12 +328,47 @@ def test_worker_without_backend_is_not_healthy(monkeypatch: pytest.MonkeyPatch) 
     assert worst.silence > 10
 
 
+@pytest.mark.parametrize("flavour", ["asyncio", "threads"])
+def test_backend_that_is_set_up_otherwise_stops_the_worker(
+    flavour: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It says so in one line, which calls it no bug; whoever leaves the worker gets the error."""
+    service = Service("s")
+    asked = threading.Event()
+
+    def refuse(*_: object) -> None:
+        asked.set()
+        raise ConfigurationError("The queue is another one.")
+
+    async def main() -> None:
+        async with connect("memory://") as backend, Worker(backend, service):
+            monkeypatch.setattr(type(backend.port), "exchange", refuse)
+            assert await asyncio.to_thread(asked.wait, LIMIT)
+
+    def serve() -> None:
+        with connect_blocking("memory://") as backend:
+            monkeypatch.setattr(type(backend.port), "exchange", refuse)
+            with BlockingWorker(backend, service):
+                assert asked.wait(LIMIT)
+
+    with pytest.raises(ConfigurationError, match="another one"):
+        asyncio.run(main()) if flavour == "asyncio" else serve()
+
+    (said,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
+    assert said.getMessage() == "the worker stops: The queue is another one."
+    assert said.exc_info is None
+
+
 def test_options_that_cannot_be_are_refused() -> None:
     """Each error names the option and what it takes."""
     service = Service("s")
     client = connect("memory://")
     for options, message in [
         ({"concurrency": 0}, "concurrency"),
+        ({"concurrency": True}, "concurrency"),
+        ({"threads": True}, "threads"),
         ({"lease": timedelta(0)}, "lease"),
         ({"grace": 3}, "grace"),
         ({"threads": "many"}, "threads"),
@@ -441,3 +476,43 @@ print("closed")
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, check=True, timeout=LIMIT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("closed\n", "")
+
+
+def hold_up_the_loop(timeout: timedelta | None, name: str) -> tuple[Any, list[int]]:
+    """Run a handler that blocks its loop for many leases, beside a worker that would take over."""
+    service, lease = Service("held"), timedelta(seconds=0.1)
+    attempts, gate = list[int](), threading.Event()
+
+    @service.task(timeout=timeout, retry=Retry(attempts=5, base=timedelta(milliseconds=1)))
+    async def block(ctx: Context) -> Next:
+        attempts.append(ctx.attempt)
+        if len(attempts) == 1:
+            gate.wait(LIMIT)
+        return result(ctx.attempt)
+
+    async def first() -> None:
+        async with connect(f"memory://{name}") as backend, Worker(backend, service, lease=lease):
+            await (await backend.start(publish(block), key="it")).wait(timeout=LIMIT)
+
+    with connect_blocking(f"memory://{name}") as backend:
+        thread = threading.Thread(target=asyncio.run, args=(first(),))
+        thread.start()
+        run = backend.start(publish(block), key="it")
+        with BlockingWorker(backend, service, lease=lease):
+            deadline = time.monotonic() + 5 * lease.total_seconds()
+            while time.monotonic() < deadline and len(attempts) < 2:
+                run.status()
+            gate.set()
+            value = run.result(timeout=LIMIT)
+            thread.join(LIMIT)
+    return value, attempts
+
+
+def test_handler_that_blocks_the_loop_keeps_its_lease() -> None:
+    """Leases are renewed by a thread, so nobody else takes the call meanwhile."""
+    assert hold_up_the_loop(None, "kept") == (1, [1])
+
+
+def test_handler_that_blocks_the_loop_beyond_its_time_out_is_taken_over() -> None:
+    """Its own loop cannot end it, so its lease is let go."""
+    assert hold_up_the_loop(timedelta(milliseconds=50), "let-go") == (2, [1, 2])

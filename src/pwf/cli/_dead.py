@@ -58,6 +58,7 @@ async def requeue(
     *ids: Id,
     all_: All = False,
     service: str | None = None,
+    json: Flag = False,
     connection: Connection | None = None,
 ) -> int:
     """Run dead letters again, their attempts counted from zero.
@@ -66,11 +67,12 @@ async def requeue(
         ids: Calls, or runs: all dead calls of them.
         all_: All there are.
         service: Only those of this service.
+        json: Write a JSON line.
         connection: Which backend.
     """
     _check(ids, all_=all_, service=service)
     async with (connection or Connection()).connect() as backend:
-        return await _each(backend, ids, service, backend.requeue, "requeued")
+        return await _each(backend, ids, service, backend.requeue, "requeued", json=json)
 
 
 async def drop(
@@ -78,6 +80,7 @@ async def drop(
     all_: All = False,
     service: str | None = None,
     yes: Flag = False,
+    json: Flag = False,
     connection: Connection | None = None,
 ) -> int:
     """Give dead letters up for good; their runs end as failed.
@@ -87,6 +90,7 @@ async def drop(
         all_: All there are.
         service: Only those of this service.
         yes: Do not ask.
+        json: Write a JSON line.
         connection: Which backend.
     """
     _check(ids, all_=all_, service=service)
@@ -96,7 +100,7 @@ async def drop(
             many = f"{found} or more" if found == _PAGE else str(found)
             if found:
                 confirm(f"Drop {many} dead letters for good?", yes=yes)
-        return await _each(backend, ids, service, backend.discard, "dropped")
+        return await _each(backend, ids, service, backend.discard, "dropped", json=json)
 
 
 def _check(ids: tuple[str, ...], *, all_: bool, service: str | None) -> None:
@@ -113,6 +117,8 @@ async def _each(
     service: str | None,
     act: Callable[[DeadLetter], Awaitable[bool]],
     done: str,
+    *,
+    json: bool,
 ) -> int:
     """Act on each letter that is meant, say how many, and return the exit code."""
     count = 0
@@ -122,7 +128,10 @@ async def _each(
             continue
         missing -= {letter.call_id, letter.run_id}
         count += await act(letter)
-    print(f"{count} {done}")
+    if json:
+        print_json({done: count, "missing": sorted(missing)})
+    else:
+        print(f"{count} {done}")
     for one in sorted(missing):
         say(f"no dead letter is or belongs to {one}")
     return FAILED if missing else 0

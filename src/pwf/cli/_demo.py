@@ -75,7 +75,8 @@ def demo(
         if "retention=" not in url:
             url += f"{'&' if '?' in url else '?'}retention={_KEEP}"
         # One name per technology: two of them cannot share a namespace of one Redis.
-        namespace = namespace or f"demo-{Url.parse(url).scheme}"
+        where = Url.parse(url)
+        namespace = namespace or where.query.get("namespace") or f"demo-{where.scheme}"
         client = connect(url, namespace=namespace)
         plan = Plan(
             root=str(root.resolve()),
@@ -89,7 +90,7 @@ def demo(
         )
         print(
             f"indexing {total} files in {len(expected)} folders of {printable(str(root))}, "
-            f"on {client.capabilities.technology}, {Url.parse(url)}",
+            f"on {client.capabilities.technology}, {where}",
             flush=True,
         )
         outcome = asyncio.run(perform(client, plan))

@@ -10,7 +10,8 @@ FAILED = 1
 USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/\s]*@")
+# But for what our own help writes: a reader must see what to put where.
+_PASSWORD = re.compile(r"(://(?!user:password@host:port/)[^/@:\s]*):[^/\s]*@")
 
 
 class UsageError(Exception):

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pwf.cli._options import Connection, Flag
-from pwf.cli._output import confirm
+from pwf.cli._output import confirm, print_json
 from pwf_core.names import check_name
 
 __all__ = ["purge"]
@@ -18,6 +18,7 @@ async def purge(
     /,
     *,
     yes: Flag = False,
+    json: Flag = False,
     connection: Connection | None = None,
 ) -> None:
     """Empty the queue of a service, its delayed calls included.
@@ -27,6 +28,7 @@ async def purge(
     Args:
         service: Its name.
         yes: Do not ask.
+        json: Write a JSON line.
         connection: Which backend.
     """
     check_name(service, "service")
@@ -34,4 +36,7 @@ async def purge(
     confirm(f"Drop all waiting calls of {service!r}?", yes=yes)
     async with client as backend:
         gone = await backend.purge(service)
-    print(f"{gone} {'call' if gone == 1 else 'calls'} purged")
+    if json:
+        print_json({"purged": gone})
+    else:
+        print(f"{gone} {'call' if gone == 1 else 'calls'} purged")

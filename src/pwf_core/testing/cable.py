@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
-from pwf_core.commands import Command, Renew
+from pwf_core.commands import Command, Renew, Reply
 from pwf_core.errors import UnavailableError
-from pwf_core.ports import Take
+from pwf_core.ids import RunId
+from pwf_core.ports import Leases, Take
 
 __all__ = ["Cable"]
 
 
 @attrs.define
 class Cable:
-    """Between a client and its backend: once cut, nothing gets through.
+    """Between clients and their backends: once cut, nothing gets through.
 
     Attributes:
         is_cut: Whether it is.
@@ -25,31 +26,56 @@ class Cable:
 
     is_cut: bool = False
     drops_renewals: bool = False
-    _port: Any = None
 
-    def __call__(self, port: Any) -> Self:
-        """Plug the backend in."""
-        self._port = port
-        return self
+    def __call__(self, port: Any) -> Any:
+        """Return the backend *port*, as it is reached through this cable."""
+        return _Plugged(self, port)
+
+    def check(self) -> None:
+        """Raise if it is cut."""
+        if self.is_cut:
+            raise UnavailableError("The cable is cut.")
+
+
+@attrs.frozen(eq=False)
+class _Plugged:
+    _cable: Cable
+    _port: Any
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._port, name)
 
     def apply(self, commands: Sequence[Command]) -> Any:
-        """See `Backend.apply`."""
-        if self.drops_renewals and any(isinstance(one, Renew) for one in commands):
-            raise UnavailableError("The cable drops renewals.")
-        return self._through().apply(commands)
+        self._cable.check()
+        return self._port.apply(commands)
+
+    def read(self, run_ids: Sequence[RunId]) -> Any:
+        """See `Backend.read`."""
+        self._cable.check()
+        return self._port.read(run_ids)
+
+    def leases(self) -> _Leases:
+        return _Leases(self._cable, self._port.leases())
 
     def exchange(self, commands: Sequence[Command], take: Take) -> Any:
-        """See `Backend.exchange`."""
-        return self._through().exchange(commands, take)
+        self._cable.check()
+        return self._port.exchange(commands, take)
 
     def idle(self, services: Sequence[str], timeout: float) -> Any:
-        """See `Backend.idle`."""
-        return self._through().idle(services, timeout)
+        self._cable.check()
+        return self._port.idle(services, timeout)
 
-    def _through(self) -> Any:
-        if self.is_cut:
-            raise UnavailableError("The cable is cut.")
-        return self._port
+
+@attrs.frozen
+class _Leases:
+    _cable: Cable
+    _leases: Leases
+
+    def renew(self, renewals: Sequence[Renew]) -> list[Reply]:
+        self._cable.check()
+        if self._cable.drops_renewals:
+            raise UnavailableError("The cable drops renewals.")
+        return self._leases.renew(renewals)
+
+    def close(self) -> None:
+        self._leases.close()

@@ -73,11 +73,25 @@ class Harness(Protocol[Port]):
         ...
 
     async def inject(self, service: str, body: bytes) -> None:
-        """Put a message of a stranger into the queue of *service*; for brokers only."""
+        """Put a message of a stranger into the queue of *service*, which somebody has used before.
+
+        For brokers and backends; one that carries no bytes gets the name of a run that never was.
+        """
         ...
 
-    async def forge(self, message: Message) -> None:
-        """Put *message* into the queue of its service, past every port; for backends only."""
+    async def remember(self) -> None:
+        """Keep the store's state as it is now; for backends, with nobody at work."""
+        ...
+
+    async def rewind(self) -> None:
+        """Take the store, and what it carries itself, back to what it was at `remember`.
+
+        As a power cut does, or the promotion of a replica that lagged.
+        """
+        ...
+
+    async def redeliver(self, message: Message) -> None:
+        """Deliver a copy of a call, as a broker may at any time; for backends."""
         ...
 
 

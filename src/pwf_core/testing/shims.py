@@ -43,6 +43,9 @@ class _Unblocked:
     def __repr__(self) -> str:
         return f"unblocked({self._port!r})"
 
+    def leases(self) -> Any:
+        return self._port.leases()
+
     @asynccontextmanager
     async def watch(self, *args: Any) -> AsyncIterator[_Unblocked]:
         manager = self._port.watch(*args)

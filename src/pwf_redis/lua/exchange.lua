@@ -11,17 +11,20 @@
 --             services       a list
 -- ARGV[n]   payloads
 --
--- Reply:    { 0, replies, grants, enqueued, next_due_ms }
+-- Reply:    { 0, replies, grants, enqueued, next_due_ms, strange }
 --             replies        one per command: a number, { run id, created, conflict } or a grant
 --             grants         one per call taken
 --             enqueued       paired: { run id, call id, generation, address } per new copy
 --             next_due_ms    until the earliest timer; -1 without one
+--             strange        how many messages of strangers were set aside
 --      or:  { 1, kind, name, problem }: nothing was done, because something could not be judged;
 --             kind is "command" (name: its number from 1), "timer" (its member of `due`) or
 --             "message" (name: { service, entry id }). Send it again without that.
+--      or:  { 2, format }: nothing was done, because the namespace is used in another format
 --
 -- Keys beside those of runs.lua:
---   queue:<service>   stream of messages, one field m: <run id>:<call id>:<generation>
+--   queue:<service>   stream of messages, with a field m: <run id>:<call id>:<generation>;
+--                     fields that a later version appends are ignored
 --   wake:<service>    list of at most one token: somebody who waits for work is to look
 --   take:<session>    what the last exchange of a worker came to, should its reply get lost
 --   undecodable       list of what strangers put into a queue, the latest first
@@ -80,7 +83,7 @@ local function more(line, wish)
   for number, entry in ipairs(entries) do
     local fields, at = entry[2], 3 * number
     local run_id, call_id, generation
-    if fields and fields[1] == 'm' and #fields == 2 then
+    if fields and fields[1] == 'm' then
       run_id, call_id, generation = string.match(fields[2], '^([^:]+):([^:]+):(%d+)$')
     end
     if run_id then read_call(run_id, call_id, true) end
@@ -121,6 +124,7 @@ local function has_more(line)
 end
 
 local lines = {}
+local strange = 0
 
 -- Grant up to the limit, one of each service in turn.
 local function take_calls(grants, granted)
@@ -170,6 +174,7 @@ local function write_messages()
   end
   for _, line in ipairs(lines) do
     bulk('XDEL', line.key, line.gone)
+    strange = strange + #line.bad
     for _, entry in ipairs(line.bad) do
       local text = line.service .. ' ' .. entry[1] .. ' ' .. table.concat(entry[2] or {}, ' ')
       redis.call('LPUSH', prefix .. 'undecodable', text)
@@ -211,10 +216,14 @@ local function repeat_exchange(record)
     end
   end
   flush()
-  return { 0, replies, grants, {}, next_due() }
+  return { 0, replies, grants, {}, next_due(), 0 }
 end
 
 local function exchange()
+  -- A later version says first that it is going to write what we cannot read. From then on we write
+  -- nothing at all, however long this worker has been here.
+  local format = redis.call('GET', prefix .. 'format')
+  if format and format ~= FORMAT .. (paired and ' paired' or ' fused') then return { 2, format } end
   local record_key
   if take then
     record_key = prefix .. 'take:' .. take.session
@@ -260,7 +269,7 @@ local function exchange()
   end
   local due = next_due()
   if not paired then wake() end
-  return { 0, replies, grants, enqueued, due }
+  return { 0, replies, grants, enqueued, due, strange }
 end
 
 return exchange()

@@ -23,6 +23,10 @@
 -- (so they are made in their final size where that is known), and new strings. Hence records are
 -- msgpack values one after the other, not arrays: `{ cmsgpack.unpack(record) }` makes one table.
 --
+-- A later version of the same FORMAT may append values to a record: strings, numbers, booleans, and
+-- lists of these that are not empty, but no nil. They are not read here, and stay with the record
+-- however often it is written. What has to change whenever something else does needs a new FORMAT.
+--
 -- A run is one hash, `run:<run id>`:
 --   h                   header (H_ below)
 --   k                   the user's key, where there is one
@@ -41,6 +45,7 @@
 --   dead                sorted set of dead letters by time of death
 --   key:<key>           <run id>:<fingerprint>
 --   done:<run id>       channel that hears how the run ended
+--   format              the FORMAT of the namespace, a blank, and "fused" or "paired"
 
 local unpack_limit = cmsgpack.unpack_limit
 local request = ARGV[1]
@@ -90,8 +95,8 @@ local M_ADDRESS, M_DELAY, M_AT, M_SCOPE, M_MEMBER, M_BODY = 1, 2, 3, 4, 5, 6
 -- J_LATE is false, or { call id, address, delay, at, body }: the call made when J_DUE (or 0) is over.
 local J_EVENTS, J_EXTERNAL, J_BEFORE, J_MISSING, J_OUTSIDE = 7, 8, 9, 10, 11
 local J_DUE, J_LATE, J_LAPSED = 12, 13, 14
--- The last one of a gather is this script's own: whether it is to be written.
-local S_SIZE, S_TOLERATED, S_FAILED, S_LOST, S_PENDING, S_WRITE = 7, 8, 9, 10, 11, 12
+-- S_WRITE is this script's own: whether the gather is to be written; `unpack` begins at 1.
+local S_WRITE, S_SIZE, S_TOLERATED, S_FAILED, S_LOST, S_PENDING = 0, 7, 8, 9, 10, 11
 
 -- The form of a failure among results: see pwf_core/failures.py.
 local EXTENSION, FAILURE, LONGEST = 201, 80, 4096
@@ -265,7 +270,6 @@ local function get_scope(run, scope)
   local record = run.scopes[scope]
   if not record then
     record = { cmsgpack.unpack(redis.call('HGET', run.key, 's:' .. scope)) }
-    record[S_WRITE] = false
     if run.scopes == NONE then run.scopes = {} end
     run.scopes[scope] = record
   end
@@ -292,13 +296,13 @@ local function write_run(run)
   if run.write then set, size = { 'h', cmsgpack.pack(unpack(run.h)) }, 2 end
   for call_id, call in pairs(run.calls) do
     if call and call[C_WRITE] then
-      set[size + 1], set[size + 2] = 'c:' .. call_id, cmsgpack.pack(unpack(call, C_PHASE, C_BODY))
+      set[size + 1], set[size + 2] = 'c:' .. call_id, cmsgpack.pack(unpack(call, C_PHASE))
       size = size + 2
     end
   end
   for scope, record in pairs(run.scopes) do
     if record[S_WRITE] then
-      set[size + 1], set[size + 2] = 's:' .. scope, cmsgpack.pack(unpack(record, 1, S_PENDING))
+      set[size + 1], set[size + 2] = 's:' .. scope, cmsgpack.pack(unpack(record))
       size = size + 2
     end
   end

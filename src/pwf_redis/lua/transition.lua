@@ -427,7 +427,7 @@ end
 -- new: { call id, address, body, delay_ms, due_ms, count of members, tolerated } from 2 on
 local function add_gather(run, new, members, scope, member)
   local body = stow(run, new[2], ARGV[new[4]])
-  local record = { new[3], new[5], new[6], scope, member, body, #members, new[8], 0, false, 0, true }
+  local record = { new[3], new[5], new[6], scope, member, body, #members, new[8], 0, false, 0, [S_WRITE] = true }
   if #members == 0 then
     make(run, new[2], record, NONE, 0)
     return

@@ -7,3 +7,4 @@ from pwf_core.testing.backends.connections import *
 from pwf_core.testing.backends.exchange import *
 from pwf_core.testing.backends.purging import *
 from pwf_core.testing.backends.queues import *
+from pwf_core.testing.backends.strangers import *

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from pwf_core.commands import Answer, Started
-from pwf_core.ports import Backend
+from pwf_core.errors import UnavailableError
+from pwf_core.ids import ClaimId
+from pwf_core.ports import Backend, Take
 from pwf_core.testing.bench import open_bench
 from pwf_core.testing.harness import PATIENCE, Harness, behaviour
-from pwf_core.testing.making import commit, decision, start
+from pwf_core.testing.making import LEASE, SERVICE, commit, decision, start
 from pwf_core.views import Status
 
 
@@ -22,16 +26,54 @@ async def test_close_twice_is_fine(harness: Harness[Backend]) -> None:
 
 
 @behaviour()
-async def test_close_while_somebody_waits(harness: Harness[Backend]) -> None:
-    """Closing is fine while somebody waits; they see at most that the connection is gone."""
+async def test_close_lets_go_who_waits(harness: Harness[Backend]) -> None:
+    """Closing ends every wait; who waited sees at most that the connection is gone."""
     backend = await harness.connect()
-    waiting = asyncio.create_task(backend.idle(["work"], 0.3))
-    await asyncio.sleep(0.05)
-    async with asyncio.timeout(PATIENCE):
-        await backend.close()
-        (ended,) = await asyncio.gather(waiting, return_exceptions=True)
+    first = start()
+    await backend.apply([first])
 
-    assert ended is None or isinstance(ended, ConnectionError)
+    async def watch() -> None:
+        async with backend.watch(first.run_id) as one:
+            entered.set()
+            assert await one.wait(2 * PATIENCE) is None
+
+    entered = asyncio.Event()
+    waiting = [
+        asyncio.create_task(watch()),
+        asyncio.create_task(backend.idle(["idle"], 2 * PATIENCE)),
+    ]
+    async with asyncio.timeout(PATIENCE):
+        await entered.wait()
+        await backend.close()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert all(one is None or isinstance(one, UnavailableError) for one in ends)
+
+
+@behaviour()
+async def test_closed_backend_does_nothing(harness: Harness[Backend]) -> None:
+    """It says that it is closed, and neither takes nor gives anything."""
+    backend, other = await harness.connect(), await open_bench(harness)
+    first = start()
+    await other.do(first)
+    await backend.close()
+
+    async def watch() -> None:
+        async with backend.watch(first.run_id):
+            pass
+
+    for attempt in (
+        lambda: backend.apply([start()]),
+        lambda: backend.exchange([], Take((SERVICE,), 1, ClaimId("s:1"), LEASE)),
+        lambda: backend.idle([SERVICE], PATIENCE),
+        lambda: backend.read([first.run_id]),
+        lambda: backend.dead_letters(None, 1),
+        lambda: backend.purge(SERVICE),
+        watch,
+    ):
+        with pytest.raises(UnavailableError):
+            await attempt()
+    assert first.run_id == (await other.take_one()).run_id
 
 
 @behaviour()

@@ -262,3 +262,30 @@ async def test_suspects_are_deferred_where_unwanted(harness: Harness[Backend]) -
 
 def _id(grant: Granted) -> str:
     return grant.call_id
+
+
+@behaviour()
+async def test_a_thousand_late_commits(harness: Harness[Backend]) -> None:
+    """Of workers that lost their leases none commits anything, however many there are."""
+    bench = await open_bench(harness)
+    for _ in range(4):
+        await bench.do(*(start() for _ in range(250)))
+    late = await bench.take(1000, lease_ms=harness.tick)
+    await harness.elapse(harness.tick)
+    grants = await bench.take(1000)
+    replies = [
+        reply
+        for first in range(0, 1000, 250)
+        for reply in await bench.do(
+            *(commit(one, decision(result=b"\x01")) for one in late[first : first + 250])
+        )
+    ]
+
+    assert [Answer.LOST] * 1000 == replies
+    assert {one.call_id for one in late} == {one.call_id for one in grants}
+    done = [
+        reply
+        for first in range(0, 1000, 250)
+        for reply in await bench.do(*(commit(one) for one in grants[first : first + 250]))
+    ]
+    assert [Answer.DONE] * 1000 == done

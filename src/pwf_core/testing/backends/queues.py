@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from pwf_core.commands import Answer, Emit, Granted, Message, Postponement, Requeue
+from pwf_core.commands import Answer, Emit, Granted, Postponement, Requeue
 from pwf_core.ports import Backend
 from pwf_core.testing.bench import open_bench
 from pwf_core.testing.harness import PATIENCE, Harness, behaviour
-from pwf_core.testing.making import LEASE, call, commit, decision, message, postpone, start
+from pwf_core.testing.making import call, commit, decision, message, postpone, start
 from pwf_core.views import Phase, Status
 
 
@@ -185,39 +185,6 @@ async def test_handed_back_call_is_there_at_once(harness: Harness[Backend]) -> N
     assert (grant.call_id, 1, 0) == (again.call_id, again.attempt, again.failures)
     seen = await other.call(grant.run_id)
     assert (Phase.LEASED, 1) == (seen.phase, seen.attempts)
-
-
-@behaviour()
-async def test_forged_messages_run_nothing(harness: Harness[Backend]) -> None:
-    """A message runs a call only if the store has that call open, with that generation.
-
-    So a guess at names runs nothing, nor does a copy that was kept, of a call that has moved on, is
-    being run, or is done.
-    """
-    bench = await open_bench(harness)
-    done = await bench.begin()
-    await bench.commit(done)
-    first = await bench.begin()
-    await bench.do(postpone(first, Postponement.HAND_BACK))
-    leased = await bench.take_one()
-    waiting = await bench.begin()
-    await bench.do(postpone(waiting, Postponement.RETRY, delay_ms=LEASE))
-    before = [await bench.view(one.run_id) for one in (done, leased, waiting)]
-    guess, service = message(), "work.task"
-    for run_id, call_id, generation in [
-        (guess.run_id, guess.call_id, 0),
-        (leased.run_id, guess.call_id, 0),
-        (leased.run_id, leased.call_id, first.generation),
-        (leased.run_id, leased.call_id, leased.generation),
-        (waiting.run_id, waiting.call_id, waiting.generation),
-        (done.run_id, done.call_id, done.generation),
-        (done.run_id, guess.call_id, 0),
-    ]:
-        await harness.forge(Message(run_id, call_id, generation, service))
-
-    await bench.nothing()
-    assert before == [await bench.view(one.run_id) for one in (done, leased, waiting)]
-    assert None is await bench.find(guess.run_id)
 
 
 @behaviour()

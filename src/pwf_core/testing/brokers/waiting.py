@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
+from pwf_core.errors import BrokerUnavailableError
 from pwf_core.ports import Broker
 from pwf_core.testing.brokers._consumer import receive_and_ack
 from pwf_core.testing.harness import PATIENCE, Harness, behaviour
@@ -50,16 +53,36 @@ async def test_idle_ends_with_its_time(harness: Harness[Broker]) -> None:
 
 
 @behaviour()
-async def test_close_while_somebody_waits(harness: Harness[Broker]) -> None:
-    """Closing is fine while somebody waits; they see at most that the connection is gone."""
+async def test_close_lets_go_who_waits(harness: Harness[Broker]) -> None:
+    """Closing ends every wait; who waited sees at most that the connection is gone."""
     broker = await harness.connect()
-    waiting = asyncio.create_task(broker.idle([SERVICE], 0.3))
-    await asyncio.sleep(0.05)
+    await broker.receive([SERVICE], 1)
+    waiting = [asyncio.create_task(broker.idle([SERVICE], 2 * PATIENCE)) for _ in range(3)]
+    await asyncio.sleep(0)
     async with asyncio.timeout(PATIENCE):
         await broker.close()
-        (ended,) = await asyncio.gather(waiting, return_exceptions=True)
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert ended is None or isinstance(ended, ConnectionError)
+    assert all(one is None or isinstance(one, BrokerUnavailableError) for one in ends)
+
+
+@behaviour()
+async def test_closed_broker_does_nothing(harness: Harness[Broker]) -> None:
+    """It says that it is closed, and neither takes nor gives anything."""
+    broker, other = await harness.connect(), await harness.connect()
+    sent = message()
+    await other.publish([sent])
+    await broker.close()
+
+    for attempt in (
+        lambda: broker.publish([message()]),
+        lambda: broker.receive([SERVICE], 1),
+        lambda: broker.drain(SERVICE, 1),
+        lambda: broker.idle([SERVICE], PATIENCE),
+    ):
+        with pytest.raises(BrokerUnavailableError):
+            await attempt()
+    assert [sent] == await receive_and_ack(other, 1)
 
 
 @behaviour()

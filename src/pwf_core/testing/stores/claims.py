@@ -308,6 +308,26 @@ async def test_renewed_lease_goes_on(harness: Harness[StateStore]) -> None:
 
 
 @behaviour()
+async def test_leases_are_renewed_from_a_thread(harness: Harness[StateStore]) -> None:
+    """What a store gives out for that renews from any thread, also once the store is closed."""
+    store, other = await harness.connect(), await harness.connect()
+    grant, gone = await begin(store, lease_ms=harness.tick), await begin(store)
+    assert [Answer.DONE] == await do(store, commit(gone))
+    leases = store.leases()
+    await store.close()
+    try:
+        replies = await asyncio.to_thread(leases.renew, [_renew(grant), _renew(gone)])
+        await harness.elapse(harness.tick)
+    finally:
+        leases.close()
+        leases.close()
+
+    assert [Answer.DONE, Answer.ENDED] == replies
+    assert [] == await sweep(other)
+    assert [Answer.DONE] == await do(other, commit(grant))
+
+
+@behaviour()
 async def test_lapsed_lease_counts_until_somebody_takes_over(
     harness: Harness[StateStore],
 ) -> None:

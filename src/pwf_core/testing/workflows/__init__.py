@@ -8,4 +8,5 @@ from pwf_core.testing.workflows.clients import *
 from pwf_core.testing.workflows.failures import *
 from pwf_core.testing.workflows.flows import *
 from pwf_core.testing.workflows.leaving import *
+from pwf_core.testing.workflows.rewinding import *
 from pwf_core.testing.workflows.services import *

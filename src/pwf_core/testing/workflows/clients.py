@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 from pwf_core.directives import Next, publish, result
-from pwf_core.errors import KeyConflictError, PayloadTooLargeError, RunNotFoundError
+from pwf_core.errors import (
+    KeyConflictError,
+    PayloadTooLargeError,
+    RunNotFoundError,
+    UnavailableError,
+)
 from pwf_core.service import Service
 from pwf_core.state import Rules
 from pwf_core.testing.harness import PATIENCE, WorkflowHarness, behaviour
 from pwf_core.testing.making import new_run_id
+from pwf_core.testing.workflows._waiting import eventually
 from pwf_core.views import Status
+
+_SOON = 4  # seconds; a client that waits looks at its run again after five
+
+
+@attrs.frozen
+class _Looks:
+    """A port that tells when somebody looks at a run."""
+
+    _port: Any
+    _looks: list[object]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def read(self, run_ids: Any) -> Any:
+        self._looks.append(run_ids)
+        return self._port.read(run_ids)
 
 
 def _service(name: str = "work") -> Service:
@@ -83,6 +108,29 @@ async def test_waiting_has_a_limit(harness: WorkflowHarness[Any]) -> None:
     async with harness.worker(client, _service()):
         assert 1 == await run.result(int, timeout=PATIENCE)
         assert Status.FINISHED is await run.wait(timeout=PATIENCE)
+
+
+@behaviour()
+async def test_waiting_for_a_backend_that_is_away(harness: WorkflowHarness[Any]) -> None:
+    """What cannot be asked is an outage and no time-out, also for a run that has long ended."""
+    client, lost = await harness.client(), await harness.client(doomed=True)
+    async with harness.worker(client, _service()):
+        ended = await client.start(publish("work.echo", 1))
+        await ended.result(timeout=PATIENCE)
+    running = await client.start(publish("work.echo", 2))
+    with pytest.raises(TimeoutError):
+        await lost.run(running.id).result(timeout=0)
+    waiting = asyncio.create_task(lost.run(running.id).result(timeout=1))
+    with pytest.raises(TimeoutError):
+        await lost.run(running.id).result(timeout=0.05)  # by now the other one listens, too
+    await harness.crash(lost)
+
+    asked = [lost.run(ended.id).result(timeout=0.3), lost.run(ended.id).wait(timeout=0)]
+    began = time.monotonic()
+    for answer in await asyncio.gather(waiting, *asked, return_exceptions=True):
+        assert isinstance(answer, UnavailableError), repr(answer)
+    assert time.monotonic() - began < PATIENCE / 5
+    assert Status.FINISHED is await client.run(ended.id).wait(timeout=0)
 
 
 @behaviour()
@@ -179,6 +227,25 @@ async def test_strangers_see_nothing(harness: WorkflowHarness[Any]) -> None:
     assert Status.RUNNING is await run.status()
     async with harness.worker(client, _service()):
         assert 1 == await run.result(int, timeout=PATIENCE)
+
+
+@behaviour()
+async def test_close_lets_go_who_waits(harness: WorkflowHarness[Any]) -> None:
+    """Who waits for a run through a client that is closed is told so at once."""
+    looks: list[object] = []
+    client = await harness.client(lambda port: _Looks(port, looks))
+    runs = [await client.start(publish("nobody.task")) for _ in range(3)]
+    waiting = [asyncio.create_task(run.result()) for run in runs]
+
+    async def all_have_looked() -> bool:
+        return len(looks) == len(runs)
+
+    await eventually(all_have_looked)
+    async with asyncio.timeout(_SOON):
+        await client.close()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [True] * 3 == [isinstance(one, UnavailableError) for one in ends]
 
 
 @behaviour()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -200,13 +201,17 @@ async def test_oversized_decision(harness: WorkflowHarness[Any]) -> None:
 
 @behaviour()
 async def test_timed_out_handler(harness: WorkflowHarness[Any]) -> None:
-    """A handler that takes too long has failed that attempt; the next may do better."""
-    work = Service("work")
+    """A handler that takes too long is cancelled, and has failed that attempt; the next may do better."""
+    work, ends = Service("work"), list[int]()
 
     @work.task(retry=_QUICKLY, timeout=timedelta(milliseconds=100))
     async def slow(ctx: Context) -> Next:
-        if ctx.attempt == 1:
-            await asyncio.sleep(PATIENCE)
+        try:
+            if ctx.attempt == 1:
+                await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            ends.append(ctx.attempt)
+            raise
         return result(ctx.attempt)
 
     client = await harness.client()
@@ -214,6 +219,30 @@ async def test_timed_out_handler(harness: WorkflowHarness[Any]) -> None:
         run = await client.start(publish(slow))
 
         assert 2 == await run.result(int, timeout=PATIENCE)
+    assert [1] == ends
+
+
+@behaviour()
+async def test_timed_out_sync_handler(harness: WorkflowHarness[Any]) -> None:
+    """One that cannot be stopped is told; what it returns in the end is dropped."""
+    work, told = Service("work"), threading.Event()
+
+    @work.task(retry=_QUICKLY, timeout=timedelta(milliseconds=100))
+    def slow(ctx: Context) -> Next:
+        deadline = time.monotonic() + PATIENCE
+        while ctx.attempt == 1 and not ctx.cancelled and time.monotonic() < deadline:
+            time.sleep(0.005)  # as one that looks now and then would
+        if ctx.cancelled:
+            told.set()
+        return result(ctx.attempt)
+
+    client = await harness.client()
+    async with harness.worker(client, work):
+        run = await client.start(publish(slow))
+
+        assert 2 == await run.result(int, timeout=PATIENCE)
+        assert await asyncio.to_thread(told.wait, PATIENCE)
+    assert 2 == await run.result(int, timeout=PATIENCE)
 
 
 @behaviour()
