@@ -1,12 +1,15 @@
-"""What all tests share: how deep Hypothesis digs.
+"""What all tests share: how deep Hypothesis digs, an ear for logs, and a server for the least of users.
 
 `HYPOTHESIS_PROFILE` chooses: `dev` is quick (default), `ci` digs deeper and repeats itself exactly,
 `soak` runs for as long as you have patience.
 """
 
+import logging
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
+from tests.least import rabbit_definitions
 
 # Some examples start by reading a server, and machines that run tests are busy: time says nothing.
 _PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -22,3 +25,45 @@ settings.register_profile(
 )
 settings.register_profile("soak", max_examples=20_000, stateful_step_count=200, **_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+# Those who set levels of their own, or are quiet unless asked.
+_LOGGERS = ["aio_pika", "aiormq", "pika", "redis", "asyncio", "pwf", "pwf_redis", "pwf_rabbit"]
+
+
+@pytest.fixture
+def said():
+    """All that is logged, by anybody, with its tracebacks."""
+    found = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            found.append(self.format(record))
+
+    listener, loggers = Listener(), [logging.getLogger(name) for name in (None, *_LOGGERS)]
+    levels = [logger.level for logger in loggers]
+    loggers[0].addHandler(listener)
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+    yield found
+    loggers[0].removeHandler(listener)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def least_amqp_url(rabbit_server, tmp_path_factory, request):
+    """The administrator's URL of a RabbitMQ that has a user who may configure nothing.
+
+    It is one for all workers of the session, as `rabbit_server` is, which says if there is none.
+    """
+    from pwf.testing.servers import RabbitServer
+    from pwf.testing.shared import share
+
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        base = base.parent
+    definitions = tmp_path_factory.mktemp("least") / "definitions.json"
+    definitions.write_text(rabbit_definitions())
+    with share(RabbitServer, base / "pwf-least", f"load_definitions = {definitions}") as server:
+        yield server.url

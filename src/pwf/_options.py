@@ -18,6 +18,7 @@ from pwf_core.protocol import Outcome
 from pwf_core.retries import milliseconds
 from pwf_core.service import Service
 from pwf_core.tasks import Task
+from pwf_core.texts import printable
 
 __all__ = ["IDLE_RECHECK", "OutcomeLog", "WorkerOptions", "log_end", "make_engine"]
 
@@ -119,7 +120,7 @@ _REMEMBERED = 256  # tasks and reasons; strangers may send any address
 
 
 class OutcomeLog:
-    """Writes down how the calls of one worker end, with the last line of their error."""
+    """Writes down how the calls of one worker end, and after which error; never a payload."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -133,9 +134,9 @@ class OutcomeLog:
         logger.log(
             level,
             "%s: %s%s (run %s, call %s, attempt %s)",
-            grant.address,
+            printable(grant.address),
             outcome.value,
-            f" after {problem.strip().splitlines()[-1]}" if problem else "",
+            f" after {problem}" if problem else "",
             grant.run_id,
             grant.call_id,
             grant.attempt,

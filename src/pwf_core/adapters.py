@@ -52,7 +52,7 @@ class Url:
         host: Or "".
         port: Or None.
         path: With its leading slash, or "".
-        query: Options that are the adapter's own.
+        query: Options that are the adapter's own; of one, the store's URL, the value is a secret.
     """
 
     raw: str = attrs.field(repr=False)
@@ -62,7 +62,7 @@ class Url:
     host: str = ""
     port: int | None = None
     path: str = ""
-    query: Mapping[str, str] = attrs.field(factory=dict)
+    query: Mapping[str, str] = attrs.field(factory=dict, repr=lambda query: repr([*query]))
 
     @classmethod
     def parse(cls, text: str) -> Url:
@@ -84,7 +84,9 @@ class Url:
                 "This is not a usable URL: its port or its query cannot be read. Special characters "
                 f"in a password are written %23 (#), %2F (/), %3F (?), %40 (@). {_FORMS}",
             ) from None
-        if "@" in parts.path or parts.fragment:
+        # Where a password has a bare ?, its rest looks like options, and they would be named in errors.
+        options = [one for one in parts.query.split("&") if not one.startswith("store=")]
+        if "@" in parts.path or any("@" in one for one in options) or parts.fragment:
             raise ConfigurationError(
                 "This is not a usable URL: '@' stands after its host, or it has a '#'. Special "
                 f"characters in a password are written %23 (#), %2F (/), %3F (?), %40 (@). {_FORMS}",

@@ -76,7 +76,7 @@ class Engine:
         concurrency: How many calls to run at once.
         lease_ms: How long a claim holds unless renewed.
         find_resource: What `Context.resource` does.
-        on_outcome: Told how each call ended, and its error if it failed.
+        on_outcome: Told how each call ended, and what may be logged of its error if it failed.
     """
 
     services: tuple[str, ...]

@@ -19,10 +19,11 @@ from msgspec import Struct
 from pwf_core.commands import Answer, Bury, Commit, Granted, Postpone, Postponement
 from pwf_core.context import Context, Events
 from pwf_core.decide import decide, directives_in
-from pwf_core.errors import CodecError, DefinitionError, PwfError
+from pwf_core.errors import CodecError, DefinitionError, PwfError, UnavailableError
 from pwf_core.retries import backoff_ms
 from pwf_core.steps import Steps
 from pwf_core.tasks import Task
+from pwf_core.texts import printable
 
 __all__ = [
     "PARK_MS",
@@ -38,6 +39,7 @@ __all__ = [
 # Short and constant: a worker that knows the task may appear any moment (a deploy in progress).
 PARK_MS = 2000
 _REASON = 16 * 1024  # characters of a traceback that are kept: its end names the error
+_LOGGED = 300  # characters of an error that are logged
 
 Conclusion: TypeAlias = Commit | Postpone | Bury
 
@@ -85,11 +87,15 @@ def process(
     tasks: Mapping[str, Task[..., Any, Any]],
     find_resource: Callable[[type[Any]], Any],
 ) -> Steps[Effect, tuple[Outcome, str]]:
-    """Run one granted call to its conclusion; return how it ended, and the error if it failed."""
-    command, outcome = yield from _attempt(grant, tasks, find_resource)
+    """Run one granted call to its conclusion.
+
+    Returns:
+        How it ended, and what may be logged of the error if it failed.
+    """
+    command, outcome, problem = yield from _attempt(grant, tasks, find_resource)
     answer: Answer = yield Conclude(command)
     if answer is Answer.DONE:
-        return outcome, "" if isinstance(command, Commit) else command.reason
+        return outcome, problem
     return (Outcome.ENDED if answer is Answer.ENDED else Outcome.LEASE_LOST), ""
 
 
@@ -97,14 +103,15 @@ def _attempt(
     grant: Granted,
     tasks: Mapping[str, Task[..., Any, Any]],
     find_resource: Callable[[type[Any]], Any],
-) -> Steps[Effect, tuple[Conclusion, Outcome]]:
+) -> Steps[Effect, tuple[Conclusion, Outcome, str]]:
     task = tasks.get(grant.address)
     if task is None:
-        return _postpone(grant, Postponement.PARK, PARK_MS, "no worker here knows this task")
+        reason = "no worker here knows this task"
+        return *_postpone(grant, Postponement.PARK, PARK_MS, reason), reason
     try:
         args, kwargs = task.decode(grant.body)
     except (CodecError, DefinitionError) as error:
-        return _postpone(grant, Postponement.PARK, PARK_MS, str(error))
+        return *_postpone(grant, Postponement.PARK, PARK_MS, str(error)), _in_a_log(error)
     context = Context(
         run_id=grant.run_id,
         call_id=grant.call_id,
@@ -117,11 +124,11 @@ def _attempt(
         returned = yield Invoke(task, context, args, kwargs)
         decision = decide(grant.call_id, grant.address, directives_in(grant.address, returned))
     except HandBackError as error:
-        return _postpone(grant, Postponement.HAND_BACK, 0, str(error))
+        return *_postpone(grant, Postponement.HAND_BACK, 0, str(error)), str(error)
     except Exception as error:  # noqa: BLE001 -- whatever a handler raises is this attempt's end
-        return _fail(grant, task, error)
+        return *_fail(grant, task, error), _in_a_log(error)
     commit = Commit(grant.run_id, grant.call_id, grant.claim_id, decision)
-    return commit, Outcome.COMMITTED
+    return commit, Outcome.COMMITTED, ""
 
 
 def _fail(
@@ -145,6 +152,23 @@ def _explain(task: Task[..., Any, Any], error: Exception) -> str:
         frames = frames.tb_next
     shown = traceback.format_exception(type(error), error, frames or error.__traceback__)
     return "".join(shown)[-_REASON:]
+
+
+def _in_a_log(error: Exception) -> str:
+    """Return what may be logged of *error*, on one line; its traceback is stored with the call.
+
+    What a handler says is its own affair. What we say may quote a value, of arguments that do not
+    fit or of a return value that is no directive, and logs show no payloads: so of our errors the
+    name is logged, and what was being decoded.
+    """
+    match error:
+        case CodecError():
+            text = f"{type(error).__name__}: {error.what}"
+        case PwfError() if not isinstance(error, UnavailableError):
+            text = type(error).__name__
+        case _:
+            text = "".join(traceback.format_exception_only(error)).strip()
+    return printable(text if len(text) <= _LOGGED else f"{text[:_LOGGED]}…")
 
 
 _OUTCOMES = {

@@ -6,6 +6,8 @@ import logging
 
 import attrs
 
+from pwf_core.texts import printable
+
 __all__ = ["Strangers"]
 
 
@@ -38,6 +40,6 @@ class Strangers:
                 "set aside %d messages so far, the latest to %s: %s; they are in %s",
                 self._count,
                 services,
-                problem,
+                printable(problem),
                 self.place,
             )

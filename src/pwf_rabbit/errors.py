@@ -69,7 +69,7 @@ def translate(
     if any(isinstance(part, ssl.SSLCertVerificationError) for part in chain):
         return ConfigurationError(
             f"The certificate of RabbitMQ at {where} cannot be trusted: {_last_words(chain)}. A "
-            "private authority is trusted by naming its file in $SSL_CERT_FILE.",
+            "private authority is trusted by naming its file: ca_certs= in the URL, or $SSL_CERT_FILE.",
         )
     for words, kind, advice in _WORDS:
         for text in texts:

@@ -30,17 +30,19 @@ class Tray:
         ledger: What is not acked.
         is_orphan: Whether the server cancelled the consumer. Its queue may have been deleted, and
             then what lies here exists nowhere else in the broker.
+        is_over: Whether its lane has ended it; the channel may still be closing.
     """
 
     channel: Channel
     signer: Signer | None
     ledger: Ledger = attrs.field(factory=Ledger)
     is_orphan: bool = False
+    is_over: bool = False
 
     @property
     def is_valid(self) -> bool:
         """Whether what lies here should be handed out; otherwise it comes again by itself."""
-        return self.is_orphan or self.channel.is_open
+        return self.is_orphan or (self.channel.is_open and not self.is_over)
 
     def deliver(self, service: str, number: int, body: bytes) -> Delivery:
         """Note what arrived, and return it as a delivery."""
@@ -143,6 +145,7 @@ class Lane:
         tray, self.tray = self.tray, None
         if tray is None:
             return None
+        tray.is_over = True
         tray.is_orphan = tray.channel.is_open and not tray.channel.is_consuming
         return tray.channel
 

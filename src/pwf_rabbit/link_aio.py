@@ -2,8 +2,10 @@
 
 What aiormq does on its own that matters here: of the server's `basic.cancel`, most versions tell
 nobody, but all forget the consumer's tag (so `is_consuming` looks there); it fails what is pending
-with whatever closed the connection, be that a bare `Exception` or a `CancelledError`; and it closes
-a channel in which a question was given up.
+with whatever closed the connection, be that a bare `Exception` or a `CancelledError`; it closes a
+channel in which a question was given up; and it gives the number of a channel that the server has
+closed to the next one, maybe before the server has heard that we know, which then ends the connection
+("second 'channel.open' seen"). So numbers are given out here, each again as late as can be.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ __all__ = ["connect"]
 # All that these say reaches our supervisor as errors, which says it once and not at every attempt.
 _LOGGERS = ("aio_pika", "aiormq")
 
+_CHANNELS = 65535  # as many as AMQP can number, for servers that set no limit
+
 
 async def connect(options: Options, name: str) -> _AioLink:
     """Open a connection; see `Connect`."""
@@ -43,24 +47,25 @@ async def connect(options: Options, name: str) -> _AioLink:
         except aiormq.exceptions.InvalidFrameError as error:
             if "Connection.OpenOk" not in str(error):
                 raise
-            # aiormq drops what the server said instead of opening the virtual host.
+            # aiormq drops what the server said instead of opening the virtual host. Its own words
+            # have the address of an object, so that no two attempts would seem to fail alike.
             refused = f"NOT_ALLOWED - virtual host {options.vhost!r} cannot be opened"
-            raise ConnectionError(refused) from error
+            raise ConnectionError(refused) from None
     return _AioLink(connection, options.where)
 
 
 async def _open(options: Options, name: str) -> AbstractConnection:
-    url = aio_pika.connection.make_url(
-        host=options.host,
-        port=options.port,
-        login=options.username,
-        password=options.password,
-        virtualhost=options.vhost,
-        ssl=options.tls,
-        heartbeat=str(options.heartbeat),
-    )
     connection = aio_pika.Connection(
-        url,
+        # No variable of ours holds it: it shows the password, and tracebacks may show variables.
+        aio_pika.connection.make_url(
+            host=options.host,
+            port=options.port,
+            login=options.username,
+            password=options.password,
+            virtualhost=options.vhost,
+            ssl=options.tls,
+            heartbeat=str(options.heartbeat),
+        ),
         ssl_context=options.ssl_context(),
         client_properties={"connection_name": name},
     )
@@ -76,6 +81,7 @@ class _AioLink:
     def __init__(self, connection: AbstractConnection, where: str) -> None:
         self._connection = connection
         self._where = where
+        self._last_number = 0
         self.lost = asyncio.Event()
         connection.close_callbacks.add(lambda *_: self.lost.set())
 
@@ -97,6 +103,7 @@ class _AioLink:
     async def channel(self, *, publishes: bool = False) -> _AioChannel:
         with _translated(self._where):
             channel = self._connection.channel(
+                self._next_number(),
                 publisher_confirms=publishes,
                 on_return_raises=publishes,
             )
@@ -109,6 +116,19 @@ class _AioLink:
         with _translated(self._where):
             await self._connection.close()
         self.lost.set()
+
+    def _next_number(self) -> int | None:
+        transport = self._connection.transport
+        if transport is None:
+            return None  # it is closed, and says so itself
+        used = transport.connection.channels
+        most = transport.connection.connection_tune.channel_max or _CHANNELS
+        for step in range(1, most + 1):
+            number = (self._last_number + step - 1) % most + 1
+            if number not in used:
+                self._last_number = number
+                return number
+        return None
 
 
 class _AioChannel:

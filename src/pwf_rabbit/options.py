@@ -12,6 +12,7 @@ import attrs
 from pwf_core.adapters import Durability, Settings, Url
 from pwf_core.errors import ConfigurationError, UnsupportedError
 from pwf_core.signing import Signer
+from pwf_core.tls import TLS_OPTIONS, TlsFiles
 from pwf_rabbit.topology import QueueKind, Topology
 
 __all__ = ["Driver", "Options"]
@@ -34,6 +35,7 @@ class Options:
     Attributes:
         vhost: The virtual host, "/" unless the URL's path names another.
         tls: Whether the connection is encrypted, and the server's certificate verified.
+        files: Whom to trust beside the system's authorities, and our own certificate.
         topology: Names and arguments of queues.
         prefetch: How many AMQP messages per service may be here at the most without being acked; up
             to 32 calls travel in each. 64 keeps a worker busy over one round trip when calls travel
@@ -51,6 +53,7 @@ class Options:
     password: str = attrs.field(default="guest", repr=False)
     vhost: str = "/"
     tls: bool = False
+    files: TlsFiles = attrs.field(default=TlsFiles())
     topology: Topology = attrs.field(default=Topology("default"))
     prefetch: int = 64
     heartbeat: int = 10  # RabbitMQ's advice is 5 to 20; a blocked event loop is not yet a lost one
@@ -63,10 +66,10 @@ class Options:
         """Return what *url* says.
 
         Raises:
-            ConfigurationError: If an option is unknown, or its value cannot be.
+            ConfigurationError: If an option is unknown, its value cannot be, or a file not be used.
             UnsupportedError: If it asks for durability that its queues cannot give.
         """
-        url.refuse_unknown("driver", "heartbeat", "prefetch", "queue", "timeout")
+        url.refuse_unknown("driver", "heartbeat", "prefetch", "queue", "timeout", *TLS_OPTIONS)
         if url.scheme not in _PORTS:
             raise ConfigurationError(f"{url}: RabbitMQ is reached by amqp:// or amqps://.")
         kind = url.option("queue", _kind, QueueKind.QUORUM)
@@ -75,13 +78,14 @@ class Options:
                 "Classic queues confirm messages before they are on disk, so durability='fsync' "
                 "cannot hold with queue=classic. Leave that option out: quorum queues can.",
             )
-        return cls(
+        found = cls(
             host=url.host or "localhost",
             port=url.port or _PORTS[url.scheme],
             username=url.username or "guest",
             password=url.password if url.username else "guest",
             vhost=_vhost(url.path),
             tls=url.scheme == "amqps",
+            files=TlsFiles.read(url, "amqps"),
             topology=Topology(settings.namespace, kind),
             prefetch=url.option("prefetch", _whole(1, 65535), 64),
             heartbeat=url.option("heartbeat", _whole(0, 3600), 10),
@@ -89,6 +93,8 @@ class Options:
             driver=url.option("driver", _driver, None),
             signer=settings.signer,
         )
+        found.ssl_context()  # a file that cannot be used is said here, not at every connection
+        return found
 
     @property
     def where(self) -> str:
@@ -97,8 +103,19 @@ class Options:
         return f"{host}:{self.port}"
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return what verifies the server, by the system's authorities (or `$SSL_CERT_FILE`)."""
-        return ssl.create_default_context() if self.tls else None
+        """Return what verifies the server; None where nothing is encrypted.
+
+        Trusted are the authorities of the system, or of `$SSL_CERT_FILE` in their place, and those
+        that the URL names. Files are read anew each time, so that they can be replaced.
+
+        Raises:
+            ConfigurationError: If a file cannot be used.
+        """
+        if not self.tls:
+            return None
+        context = ssl.create_default_context()
+        self.files.load_into(context)
+        return context
 
 
 def _kind(text: str) -> QueueKind:

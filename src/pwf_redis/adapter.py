@@ -1,8 +1,7 @@
 """The Redis adapter behind `redis://host:port/db` and `rediss://…`.
 
 Options in the URL: `timeout=` (seconds until a server that does not answer counts as away, 10 unless
-said), and for TLS `ca_certs=`, `certfile=`, `keyfile=` (paths). The server's certificate is always
-checked.
+said), and for TLS those of `pwf_core.tls`. The server's certificate is always checked.
 """
 
 from __future__ import annotations

@@ -192,6 +192,8 @@ def _folder_of(url: Url) -> Path:
     url.refuse_unknown("timeout")
     if importlib.util.find_spec("fcntl") is None:
         raise ConfigurationError("embedded:// needs Linux or macOS; use redis:// here.")
+    if url.username or url.password:  # they would become part of a folder's name, which is shown
+        raise ConfigurationError("embedded:// takes no user and no password: only we can reach it.")
     # Taken from the text, because the host part of a URL has no upper case.
     text = unquote(url.raw.partition(":")[2].removeprefix("//"))
     if not text.strip("/"):

@@ -6,6 +6,8 @@ operations, which answer it by sending the script.
 
 from __future__ import annotations
 
+import ssl
+
 import redis.exceptions as driver
 
 from pwf_core.errors import (
@@ -76,7 +78,14 @@ def translate(error: Exception, where: str) -> Exception:
     """
     if isinstance(error, PwfError | driver.NoScriptError):
         return error
-    text = str(error)
+    # Of a command that it does not know, the server repeats the arguments: payloads, say.
+    text = str(error).partition(", with args beginning with")[0]
+    if isinstance(error.__context__, ssl.SSLCertVerificationError):
+        # It may pass: a server whose certificate has run out gets a new one, and work goes on.
+        return StoreUnavailableError(
+            f"The certificate of Redis at {where} cannot be trusted: {error.__context__}. A private "
+            "authority is trusted by naming its file: ca_certs= in the URL, or $SSL_CERT_FILE.",
+        )
     if isinstance(error, driver.ResponseError):
         for word, kind, says in _WORDS:
             if text.startswith(word):

@@ -20,6 +20,7 @@ from pwf_core.ports import Applied, Exchanged, Take
 from pwf_core.state import Rules
 from pwf_core.steps import Steps
 from pwf_core.strangers import Strangers
+from pwf_core.texts import printable
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis import codec, records
 from pwf_redis.checks import Facts, check, check_format, other_format
@@ -97,7 +98,8 @@ class Operations:
                         answered.get(n, Answer.REFUSED) for n in range(len(commands))
                     ]
                 return done
-            logger.error("Set aside %s %s: %s", done.kind, done.name, done.problem)
+            what = printable(f"{done.name}: {done.problem}")
+            logger.error("Set aside %s %s", done.kind, what)
             if done.kind == "command":
                 del positions[done.name]
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol, cast
@@ -16,6 +17,7 @@ from redis.retry import Retry
 
 from pwf_core.adapters import Url
 from pwf_core.errors import ConfigurationError
+from pwf_core.tls import TLS_OPTIONS, TlsFiles
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -32,7 +34,7 @@ __all__ = [
 # that writes a snapshot or waits for its disk may pause for a second or two.
 DEFAULT_TIMEOUT = 10.0
 _PORT = 6379
-OPTIONS = ("timeout", "ca_certs", "certfile", "keyfile")
+OPTIONS = ("timeout", *TLS_OPTIONS)
 
 
 def seconds(text: str) -> float:
@@ -139,7 +141,7 @@ class Target:
         """Return the target of `redis://` or `rediss://`.
 
         Raises:
-            ConfigurationError: If the URL or an option makes no sense.
+            ConfigurationError: If the URL or an option makes no sense, or a file cannot be used.
         """
         url.refuse_unknown(*OPTIONS)
         tls = url.scheme == "rediss"
@@ -154,11 +156,17 @@ class Target:
             "password": url.password or None,
             "socket_keepalive": True,
         }
-        for option in ("ca_certs", "certfile", "keyfile"):
-            if option in url.query:
-                if not tls:
-                    raise ConfigurationError(f"{url}: {option}= is for rediss:// only.")
-                arguments[f"ssl_{option}"] = url.query[option]
+        files = TlsFiles.read(url, "rediss")
+        if tls:
+            # The driver reads them at each connection, and would take a missing one for an outage.
+            files.load_into(ssl.create_default_context())
+            arguments |= {
+                "ssl_cert_reqs": "required",
+                "ssl_check_hostname": True,
+                "ssl_ca_certs": files.ca_certs or None,
+                "ssl_certfile": files.certfile or None,
+                "ssl_keyfile": files.keyfile or None,
+            }
         return cls(
             where=f"{arguments['host']}:{arguments['port']}",
             timeout=url.option("timeout", seconds, DEFAULT_TIMEOUT),

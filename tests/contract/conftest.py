@@ -14,7 +14,14 @@ from .memory import (
     MemoryStoreHarness,
     MemoryWorkflowHarness,
 )
-from .on_rabbit import RabbitBackendHarness, RabbitBrokerHarness, RabbitWorkflowHarness
+from .on_rabbit import (
+    LeastRabbitBackendHarness,
+    LeastRabbitBrokerHarness,
+    LeastRabbitWorkflowHarness,
+    RabbitBackendHarness,
+    RabbitBrokerHarness,
+    RabbitWorkflowHarness,
+)
 from .on_redis import (
     RedisBackendHarness,
     RedisBrokerHarness,
@@ -29,6 +36,7 @@ MARKS = {
     "redis_url": pytest.mark.redis,
     "valkey_url": pytest.mark.redis,
     "amqp_url": pytest.mark.rabbit,
+    "least_amqp_url": pytest.mark.rabbit,
 }
 
 
@@ -59,10 +67,25 @@ def rabbit(make, *servers):
     ]
 
 
+def least(make, *servers, blocking=False):
+    """Register a user of RabbitMQ who may make no queues; one flavour is enough for most suites."""
+    name = "-least" + "+redis" * ("redis_url" in servers)
+    driver = "pika" if blocking else "aio-pika"
+    return one(
+        f"{driver}{name}" + "-blocking" * blocking,
+        make,
+        *("least_amqp_url", *servers),
+        blocking=blocking,
+        options=f"driver={driver}",
+    )
+
+
 BROKERS = [
     *both("memory", MemoryBrokerHarness),
     *both("redis", RedisBrokerHarness, "redis_url"),
     *rabbit(RabbitBrokerHarness, "amqp_url"),
+    least(LeastRabbitBrokerHarness),
+    least(LeastRabbitBrokerHarness, blocking=True),
     one("redis-signed", RedisBrokerHarness, "redis_url", signing_keys=KEYS),
     one(
         "aio-pika-signed",
@@ -92,6 +115,7 @@ BACKENDS = [
     *both("redis+redis", RedisPairedHarness, "redis_url"),
     *rabbit(RabbitBackendHarness, "amqp_url", "redis_url"),
 ]
+LEAST_BACKENDS = [least(LeastRabbitBackendHarness, "redis_url", blocking=True)]
 WORKFLOWS = [
     *both("memory", MemoryWorkflowHarness),
     *both("memory+memory", MemoryPairedWorkflowHarness),
@@ -99,6 +123,7 @@ WORKFLOWS = [
     one("valkey", RedisWorkflowHarness, "valkey_url"),
     *both("redis+redis", RedisPairedWorkflowHarness, "redis_url"),
     *rabbit(RabbitWorkflowHarness, "amqp_url", "redis_url"),
+    least(LeastRabbitWorkflowHarness, "redis_url"),
 ]
 
 
@@ -126,7 +151,7 @@ def store_harness(request):
     return made(request)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, *LEAST_BACKENDS])
 def backend_harness(request):
     return made(request)
 

@@ -1,4 +1,7 @@
-"""Harnesses of the Redis adapter. Its scripts take the time as an argument: tests pass theirs."""
+"""Harnesses of the Redis adapter. Its scripts take the time as an argument: tests pass theirs.
+
+Ports connect as a user who may do what `pwf_redis.checks` lists, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
+from tests.least import redis_user
 
 from pwf_core.adapters import Settings, Url
 from pwf_core.commands import Message
@@ -15,6 +19,7 @@ from pwf_core.names import service_of
 from pwf_core.paired import BlockingPaired, Paired
 from pwf_core.state import Rules
 from pwf_redis.adapter import adapter
+from pwf_redis.checks import NEEDED, NEEDED_BY_STREAMS
 from pwf_redis.consuming import ABANDONED_MS, GROUP, Consuming
 from pwf_redis.keys import Keys
 
@@ -24,7 +29,19 @@ from .served import Served
 _MINUTE = 60_000
 
 
-class _Redis(Served):
+class _AsLeastUser(Served):
+    """Ports on Redis that may do little; the harness may do everything."""
+
+    allowed: tuple[str, ...] = NEEDED
+
+    def __init__(self, *, redis_url: str, **rest: Any) -> None:
+        self.admin_url = redis_url
+        name = f"worker-{len(self.allowed)}"
+        url = redis_user(redis_url, "*", self.allowed, name)  # tests have namespaces of their own
+        super().__init__(redis_url=url, **rest)
+
+
+class _Redis(_AsLeastUser):
     """State on Redis, by a clock that only tests move."""
 
     tick = 1000
@@ -44,7 +61,7 @@ class _Redis(Served):
 
     def expire(self, ms: int) -> None:
         """Have the server's own expiry, which asks nobody for the time, come as much earlier."""
-        with Redis.from_url(self.urls["redis_url"]) as redis:
+        with Redis.from_url(self.admin_url) as redis:
             for key in redis.scan_iter(f"*{self.names[0]}*"):
                 left = redis.pttl(key)
                 if left > 0:
@@ -52,13 +69,13 @@ class _Redis(Served):
         time.sleep(0.005)
 
     async def remember(self) -> None:
-        async with AsyncRedis.from_url(self.urls["redis_url"]) as redis:
+        async with AsyncRedis.from_url(self.admin_url) as redis:
             self.remembered = {
                 key: await redis.dump(key) async for key in redis.scan_iter(f"*{self.names[0]}*")
             }
 
     async def rewind(self) -> None:
-        async with AsyncRedis.from_url(self.urls["redis_url"]) as redis:
+        async with AsyncRedis.from_url(self.admin_url) as redis:
             async for key in redis.scan_iter(f"*{self.names[0]}*"):
                 await redis.delete(key)
             for key, value in self.remembered.items():
@@ -89,7 +106,7 @@ class RedisStoreHarness(_Redis):
 
 class RedisBackendHarness(_Redis):
     async def inject(self, service: str, body: bytes) -> None:
-        await add(self.urls["redis_url"], Keys(self.names[0]).queue(service), body)
+        await add(self.admin_url, Keys(self.names[0]).queue(service), body)
 
     async def redeliver(self, message: Message) -> None:
         entry = f"{message.run_id}:{message.call_id}:{message.generation}"
@@ -100,7 +117,9 @@ class RedisBackendHarness(_Redis):
         return self.timed(make(Url.parse(redis_url), settings))
 
 
-class RedisBrokerHarness(Served):
+class RedisBrokerHarness(_AsLeastUser):
+    allowed = (*NEEDED, *NEEDED_BY_STREAMS)
+
     def make(self, settings: Settings, redis_url: str) -> Any:
         make = adapter.blocking_broker if self.blocking else adapter.broker
         return make(Url.parse(redis_url), settings)
@@ -113,7 +132,7 @@ class RedisBrokerHarness(Served):
 
     def age(self, dead: Consuming) -> None:
         """Have half a minute pass, for what a dead consumer holds."""
-        with Redis.from_url(self.urls["redis_url"]) as redis:
+        with Redis.from_url(self.admin_url) as redis:
             for stream in map(dead.keys.stream, dead.served):
                 pending = redis.xpending_range(stream, GROUP, "-", "+", 1000, dead.consumer)
                 if pending:
@@ -121,14 +140,15 @@ class RedisBrokerHarness(Served):
                     redis.xclaim(stream, GROUP, dead.consumer, 0, ids, idle=ABANDONED_MS)
 
     async def inject(self, service: str, body: bytes) -> None:
-        await add(self.urls["redis_url"], Keys(self.names[0]).stream(service), body)
+        await add(self.admin_url, Keys(self.names[0]).stream(service), body)
 
 
 class RedisPairedHarness(_Redis):
+    allowed = (*NEEDED, *NEEDED_BY_STREAMS)
     paired = True
 
     async def inject(self, service: str, body: bytes) -> None:
-        await add(self.urls["redis_url"], Keys(self.names[0]).stream(service), body)
+        await add(self.admin_url, Keys(self.names[0]).stream(service), body)
 
     def make(self, settings: Settings, redis_url: str) -> Any:
         store = self.timed(make_store(self.blocking, settings, redis_url))

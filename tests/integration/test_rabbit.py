@@ -4,8 +4,10 @@ The async flavour runs behind a thin shim, so that one test speaks for all.
 """
 
 import asyncio
+import importlib
 import itertools
 import logging
+import shlex
 import socket
 import subprocess
 import sys
@@ -19,13 +21,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from tests.least import as_user, blocks
 
 from pwf.testing.servers import LOOPBACK, RabbitServer
 from pwf_core.adapters import Settings, Url
 from pwf_core.commands import Message
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError
 from pwf_rabbit.adapter import adapter
-from pwf_rabbit.topology import QueueKind, Topology
+from pwf_rabbit.errors import QueueMissingError
+from pwf_rabbit.options import Options
+from pwf_rabbit.topology import Queue, QueueKind, Topology
 
 pytest.importorskip("aio_pika")
 pika = pytest.importorskip("pika")
@@ -502,6 +507,27 @@ class TestHealing:
         assert named(collect(full, 1)) == more
 
 
+@pytest.mark.parametrize("driver", ["link_aio", "link_pika"])
+def test_channels_that_the_server_closes_do_not_end_the_connection(amqp_url, driver):
+    """However many others are being opened at that moment."""
+    connect = importlib.import_module(f"pwf_rabbit.{driver}").connect
+
+    async def miss(link):
+        channel = await link.channel()
+        with pytest.raises(QueueMissingError):
+            await channel.declare(Queue("missing"), passive=True)
+        await channel.close()
+
+    async def main():
+        link = await connect(Options.read(Url.parse(amqp_url), Settings()), "test")
+        for _ in range(30):
+            await asyncio.gather(*(miss(link) for _ in range(20)))
+        assert link.is_open
+        await link.close()
+
+    asyncio.run(main())
+
+
 class TestRefusing:
     def test_a_queue_with_other_arguments(self, quorum, caplog):
         name = quorum.topology.queue("users").name
@@ -709,17 +735,17 @@ class TestOwnServer:
             publish_all(broker, messages(1))
             eventually(lambda: not broker.health())  # noqa: B023 -- called at once
 
-    def test_a_user_without_rights_to_configure(self, own_server, stack):
-        """Works with queues that are there, and says which one is missing."""
-        ctl(own_server, "add_user", "plain", "secret")
-        ctl(own_server, "set_permissions", "plain", "^$", ".*", ".*")
+    def test_a_user_without_rights_to_configure(self, own_server, stack, tmp_path):
+        """Works with queues that are there, and says which one is missing; made as the docs say."""
+        (lines,), (queues,) = blocks("sh"), blocks("json")
+        (tmp_path / "queues.json").write_text(queues)
+        for line in lines.replace("queues.json", str(tmp_path / "queues.json")).splitlines():
+            ctl(own_server, *shlex.split(line)[1:])
+        url = as_user(own_server.url, "worker", "password")
         for flavour in FLAVOURS:
-            site = Site(own_server.url, flavour, "quorum", stack)
-            site.broker().publish(messages(1))
-            url = own_server.url.replace("guest:guest", "plain:secret")
-            broker = Site(url, flavour, "quorum", stack, site.namespace).broker()
-            assert broker.publish(messages(1)) == [True]
-            assert len(named(collect(broker, 2))) == 2
+            broker = Site(url, flavour, "quorum", stack, "default").broker()
+            assert broker.publish(messages(2, "shop")) == [True, True]
+            assert len(named(collect(broker, 2, service="shop"))) == 2
             with pytest.raises(ConfigurationError, match=r"missing.* does not exist"):
                 broker.publish(messages(1, "missing"))
 

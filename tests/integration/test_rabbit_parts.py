@@ -16,6 +16,7 @@ from pwf_rabbit.adapter import adapter
 from pwf_rabbit.confirms import Confirms
 from pwf_rabbit.envelopes import CALLS, pack, unpack
 from pwf_rabbit.errors import AccessRefusedError, QueueMissingError, translate
+from pwf_rabbit.lanes import Lane
 from pwf_rabbit.ledger import Ack, Ledger
 from pwf_rabbit.link import Sent
 from pwf_rabbit.options import Driver, Options
@@ -247,6 +248,25 @@ class TestErrors:
         assert pauses == sorted(pauses)
         assert pauses[-1] <= 2.0
         assert pause(3, chance=lambda: 0.0) < pause(3, chance=lambda: 1.0)
+
+
+class OpenChannel:
+    is_open = is_consuming = True
+
+
+class TestLane:
+    def test_that_has_ended_hands_out_nothing(self):
+        """Its channel may still be closing: all that it holds is about to come again."""
+
+        async def main():
+            lane = Lane("s", Topology("n").queue("s"), lambda: None, prefetch=1)
+            tray = lane.begin(OpenChannel())
+            lane.deliver(tray, 1, b"body")
+            assert lane.has_work
+            lane.end()
+            assert not lane.has_work
+
+        asyncio.run(main())
 
 
 class TestOptions:

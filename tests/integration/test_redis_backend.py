@@ -281,10 +281,11 @@ class TestBrokenState:
         backend.apply([start])
         grant = backend.exchange([], take(lease_ms=1)).grants[0]
         server.hset(keys.run(start.run_id), f"c:{grant.call_id}", b"\xc1")
-        server.zadd(keys.due, {"no such thing": 1})
+        server.zadd(keys.due, {"no such thing\n\x1b": 1})
         eventually(lambda: backend.exchange([], take(claim="w:2")).next_due_ms is None)
 
         assert "Set aside timer" in caplog.text
+        assert all(record.getMessage().isprintable() for record in caplog.records)
 
     def test_a_later_format_is_not_touched(self, backend, server, keys):
         start = run_of()

@@ -1,12 +1,13 @@
 """The Redis adapter on servers that are set up in other ways: TLS, a minimal user, a cluster, Valkey."""
 
 import asyncio
-import shutil
+import re
 import socket
-import subprocess
 import uuid
 
 import pytest
+from tests.integration.certificates import Authority
+from tests.least import redis_user
 
 from pwf.testing.servers import LOOPBACK, RedisServer
 from pwf_core.adapters import Settings, Url
@@ -71,39 +72,47 @@ def free_port():
 
 class TestTls:
     @pytest.fixture
-    def certificate(self, tmp_path):
-        """A certificate for loopback, signed by itself, and its key."""
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed, which makes the certificate")
-        paths = tmp_path / "cert.pem", tmp_path / "key.pem"
-        command = (
-            "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
-            "-addext subjectAltName=IP:127.0.0.1"
-        )
-        subprocess.run(
-            [*command.split(), "-out", paths[0], "-keyout", paths[1]],
-            check=True,
-            capture_output=True,
-        )
-        return paths
+    def authority(self, tmp_path):
+        return Authority(tmp_path)
 
     @pytest.fixture
-    def url(self, certificate):
-        port, (cert, key) = free_port(), certificate
+    def url(self, authority):
+        """That of a server that shows a certificate for loopback, and wants to see one."""
+        port, (cert, key) = free_port(), authority.sign("server")
         with RedisServer(
             f"tls-port {port}",
             f"tls-cert-file {cert}",
             f"tls-key-file {key}",
-            "tls-auth-clients no",
+            f"tls-ca-cert-file {authority.ca}",
         ):
-            yield f"rediss://{LOOPBACK}:{port}/0"
+            cert, key = authority.sign("client")
+            yield f"rediss://{LOOPBACK}:{port}/0?certfile={cert}&keyfile={key}"
+
+    def refusal(self, url):
+        """Return what both flavours say."""
+        with pytest.raises(StoreUnavailableError) as caught:
+            adapter.blocking_backend(Url.parse(url), Settings()).open()
+        with pytest.raises(StoreUnavailableError, match=re.escape(str(caught.value))):
+            asyncio.run(adapter.backend(Url.parse(url), Settings()).open())
+        return str(caught.value)
 
     def test_is_verified(self, url):
-        with pytest.raises(StoreUnavailableError, match="certificate"):
-            adapter.blocking_backend(Url.parse(url), Settings()).open()
+        said = self.refusal(url)
 
-    def test_carries_everything(self, url, certificate):
-        url = f"{url}?ca_certs={certificate[0]}"
+        assert re.search(f"Redis at {LOOPBACK}:.*cannot be trusted.*ca_certs=", said)
+
+    def test_is_verified_by_name(self, url, authority):
+        """The certificate is one for the address, and this is the name."""
+        said = self.refusal(f"{url}&ca_certs={authority.ca}".replace(LOOPBACK, "localhost"))
+
+        assert re.search("Redis at localhost:.*cannot be trusted.*'localhost'", said)
+
+    @pytest.mark.parametrize("how", ["ca_certs", "SSL_CERT_FILE"])
+    def test_carries_everything(self, url, authority, how, monkeypatch):
+        if how == "ca_certs":
+            url = f"{url}&ca_certs={authority.ca}"
+        else:
+            monkeypatch.setenv(how, str(authority.ca))
         exercise(url, Settings(namespace="tls"))
         asyncio.run(exercise_async(url, Settings(namespace="tls")))
 
@@ -115,13 +124,7 @@ class TestMinimalUser:
             yield server
 
     def url_of(self, server, *commands):
-        with redis.Redis.from_url(server.url) as admin:
-            admin.execute_command(
-                *("ACL", "SETUSER", "worker", "reset", "on", ">secret"),
-                *("~pwf:{n:*}:*", "&pwf:{n:*}:*", "-@all"),
-                *(f"+{command}" for command in commands),
-            )
-        return server.url.replace("://", "://worker:secret@")
+        return redis_user(server.url, "n", commands)
 
     def test_carries_everything(self, server):
         url = self.url_of(server, *NEEDED)

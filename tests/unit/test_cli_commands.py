@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,9 @@ from pwf.cli._app import run
 shop = Service("shop")
 paid = Event("paid", int)
 ESCAPE = "\x1b[31mred\x1b[0m"
+# A colour, a title, a bell; the same in one byte (C1); text turned around; lines that look like ours.
+NASTY = "\x1b[31m\x1b]0;t\x07\x9b31m\x9d\u202e\u2066\u200e\u2028\x85\x00\x7f\r\npwf: fine\nzz"
+DIRTY = NASTY.encode("unicode_escape").decode().replace("\\x", "\\u00")  # in JSON
 
 
 @shop.task
@@ -27,6 +31,16 @@ def add(a: int, b: int = 2) -> Next:
 @shop.task(retry=Retry(attempts=1))
 def fail(text: str) -> Next:
     raise ValueError(text)
+
+
+@shop.task(retry=Retry(attempts=9, base=timedelta(minutes=5)))
+def fail_slowly(text: str) -> Next:
+    raise ValueError(text)
+
+
+@shop.task
+def echo(value: Any) -> Next:
+    return result(value)
 
 
 @shop.task
@@ -268,6 +282,95 @@ class TestDead:
     @pytest.mark.parametrize("arguments", [[], ["--service", "shop"], ["x", "--all"]])
     def test_says_which(self, backend, pwf, command, arguments):
         assert pwf("dead", command, *arguments)[0] == 2
+
+
+class TestControlCharacters:
+    """Whatever others have chosen is shown as escapes, on terminals and anywhere else."""
+
+    @pytest.fixture
+    def shown(self, pwf, request):
+        """Run a command line in all ways; give all that it wrote."""
+
+        def call(*arguments):
+            wrote = pwf(*arguments)[1:]
+            request.getfixturevalue("terminal")(width=200)
+            wrote += pwf(*arguments)[1:]
+            ours = re.compile(r"\x1b\[[012]m")  # rich's: plain, bold, dim
+            lines = ours.sub("", "\n".join(wrote)).split("\n")
+            assert [line for line in lines if not line.isprintable()] == []
+            return lines
+
+        return call
+
+    @pytest.mark.parametrize("options", [[], ["--json"], ["--full"]])
+    def test_of_dead_letters(self, backend, worker, shown, options):
+        backend.start(publish(fail, NASTY))
+        eventually(backend.dead_letters)
+        lines = shown("dead", "list", *options)
+
+        assert "zz" in "".join(lines)
+        assert not any(line.startswith("pwf: fine") for line in lines)
+
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    def test_of_results(self, backend, worker, shown, options):
+        started = backend.start(publish(echo, [NASTY, {NASTY: NASTY}]))
+        started.wait(timeout=20)
+
+        assert r"\u009b31m" in "".join(shown("runs", "show", started.id, *options))
+        assert r"\u202e" in "".join(
+            shown("start", "shop.echo", f'["{DIRTY}"]', "--follow", *options)
+        )
+
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    def test_of_failures(self, backend, worker, shown, options):
+        started = backend.start(publish(fail, NASTY))
+        started.wait(timeout=20)
+
+        shown("runs", "show", started.id, *options)
+        shown("start", "shop.fail", f'["{DIRTY}"]', "--follow", *options)
+
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    def test_of_reasons_to_cancel(self, backend, shown, options):
+        started = backend.start(publish(add, 1))
+        started.cancel(reason=NASTY)
+
+        shown("runs", "show", started.id, *options)
+
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    def test_of_reasons_to_retry(self, backend, worker, shown, options):
+        started = backend.start(publish(fail_slowly, NASTY))
+        eventually(lambda: any(call.reason for call in started.view().calls))
+
+        assert "zz" in "".join(shown("runs", "show", started.id, *options))
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["start", "shop.add", "[1]", "--key", NASTY],
+            ["start", NASTY],
+            ["start", f"shop.{NASTY}"],
+            ["start", "shop.add", NASTY],
+            ["start", "shop.add", f'["{DIRTY}", 2, 3]'],
+            ["runs", "show", NASTY],
+            ["dead", "list", "--service", NASTY],
+            ["dead", "requeue", NASTY],
+            ["dead", "drop", NASTY],
+            ["purge", NASTY, "--yes"],
+            ["purge", NASTY],
+            ["worker", NASTY],
+            ["worker", f"{NASTY}:x"],
+            ["worker", f"json:{NASTY}"],
+            ["demo", "--path", NASTY],
+            ["demo", "--url", NASTY],
+            ["runs", "show", "x", "--url", f"memory://x?namespace={NASTY}"],
+            ["runs", "show", "x", "--url", f"{NASTY}://x"],
+            ["runs", "show", "x", "--namespace", NASTY],
+            ["runs", "show", "x", f"--{NASTY}"],
+            [NASTY],
+        ],
+    )
+    def test_of_arguments(self, backend, shown, arguments):
+        shown(*(one.replace("\0", "") for one in arguments))
 
 
 class TestPurge:

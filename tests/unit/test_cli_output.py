@@ -2,8 +2,9 @@
 
 import pytest
 
-from pwf.cli._output import as_json, clean, last_line
+from pwf.cli._output import as_json, last_line
 from pwf.cli._problems import explain, without_passwords
+from pwf_core.texts import printable
 
 
 @pytest.mark.parametrize(
@@ -16,11 +17,11 @@ from pwf.cli._problems import explain, without_passwords
     ],
 )
 def test_only_printable_characters_are_shown(text, shown):
-    assert clean(text) == shown
+    assert printable(text) == shown
 
 
 def test_lines_are_kept_where_they_are_wanted():
-    assert clean("a\nb\x1b", multiline=True) == "a\nb\\x1b"
+    assert printable("a\nb\x1b", multiline=True) == "a\nb\\x1b"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,8 @@ def test_lines_are_kept_where_they_are_wanted():
         ({1: 2}, '{"1":2}'),
         ({(1, 2): 3}, '{"(1, 2)":3}'),
         (1j, '"1j"'),
+        ("\x1b\x9b\u202e\u2028\n", r'"\u001b\u009b\u202e\u2028\n"'),
+        ({"\U000e0041": 1}, r'{"\udb40\udc41":1}'),
     ],
 )
 def test_every_value_has_a_json_form(value, text):

@@ -22,6 +22,7 @@ from pwf_core.commands import (
 from pwf_core.context import Context
 from pwf_core.decide import new_call
 from pwf_core.directives import Next, emit, gather, join, publish, result
+from pwf_core.errors import CodecError, DirectiveError, StoreUnavailableError
 from pwf_core.events import Event
 from pwf_core.ids import CallId, ClaimId, RunId, root_call_id
 from pwf_core.paired import Apply, Publish
@@ -112,6 +113,29 @@ def test_error_becomes_a_retry_or_a_dead_letter(failures, error, kind):
 
     assert isinstance(conclude.command, kind)
     assert type(error).__name__ in conclude.command.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (ValueError("closed"), "ValueError: closed"),
+        (ValueError("a\nERROR shop: all lost\x1b[31m\u202e"), r"ValueError: a\nERROR shop: all lost\x1b[31m\u202e"),
+        (ValueError("x" * 1000), "ValueError: " + "x" * 288 + "…"),
+        (KeyError(), "KeyError"),
+        (StoreUnavailableError("Redis is away"), "pwf_core.errors.StoreUnavailableError: Redis is away"),
+        (CodecError("Argument 'x' of a.b", "Invalid enum value '4111'"), "CodecError: Argument 'x' of a.b"),
+        (DirectiveError("Task 'a.b' returned '4111'"), "DirectiveError"),
+    ],
+)  # fmt: skip
+def test_what_is_logged_of_an_error_is_one_line_without_payloads(error, logged):
+    """A handler's words are shown as they are; ours may quote a value."""
+    one = steps()
+    next(one)
+    one.throw(error)
+    with pytest.raises(StopIteration) as stop:
+        one.send(Answer.DONE)
+
+    assert stop.value.value[1] == logged
 
 
 def test_reason_is_bounded():

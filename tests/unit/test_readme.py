@@ -48,7 +48,9 @@ def test_blocks_run(page, module, capsys, monkeypatch):
         assert capsys.readouterr().out == (block["output"] or ""), f"{page}, line {above}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "examples/README.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "CONTRIBUTING.md", "docs/deployment.md", "examples/README.md"]
+)
 def test_links_lead_somewhere(page):
     """Every relative link names a file of the repository."""
     path = ROOT / page

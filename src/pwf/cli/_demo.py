@@ -20,6 +20,7 @@ from pwf.cli._verdict import print_audit, print_counts
 from pwf.client import Client
 from pwf.connect import connect
 from pwf_core.adapters import Url
+from pwf_core.texts import printable
 
 __all__ = ["demo"]
 
@@ -88,7 +89,7 @@ def demo(
             folder=folder,
         )
         print(
-            f"indexing {total} files in {len(expected)} folders of {root}, "
+            f"indexing {total} files in {len(expected)} folders of {printable(str(root))}, "
             f"on {client.capabilities.technology}, {where}",
             flush=True,
         )

@@ -1,11 +1,12 @@
 """What commands write: tables and lines for a terminal, JSON lines for anything else.
 
-Text that others have chosen (payloads, reasons, names) goes to a terminal through `clean` only: a
-control character in it could move the cursor, set the title, or worse.
+Text that others have chosen (payloads, reasons, names) is written through `printable` or `as_json`
+only, wherever it goes: what is in a pipe or a file now is on a terminal later.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import msgspec
 
 from pwf.cli._problems import UsageError
+from pwf_core.texts import printable
 
 __all__ = [
     "ago",
     "as_json",
-    "clean",
     "confirm",
     "due_in",
     "last_line",
@@ -29,7 +30,7 @@ __all__ = [
 
 def say(text: str) -> None:
     """Write a line for people to stderr."""
-    print(f"pwf: {clean(text)}", file=sys.stderr)
+    print(f"pwf: {printable(text)}", file=sys.stderr)
 
 
 def shows_tables(*, json: bool) -> bool:
@@ -37,34 +38,27 @@ def shows_tables(*, json: bool) -> bool:
     return not json and sys.stdout.isatty()
 
 
-def clean(text: str, *, multiline: bool = False) -> str:
-    r"""Return *text* with everything that is not printable written as an escape (`\x1b`)."""
-    return "".join(
-        char
-        if char.isprintable() or (multiline and char == "\n")
-        else char.encode("unicode_escape").decode()
-        for char in text
-    )
-
-
 def last_line(reason: str) -> str:
     """Return the last line of a reason: in a traceback the one that names the error."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return clean(lines[-1]) if lines else ""
+    return printable(lines[-1]) if lines else ""
 
 
 def as_json(value: object) -> str:
-    """Return *value* as JSON on one line; bytes become base64, what JSON has no form for its repr."""
+    """Return *value* as JSON on one line; bytes become base64, what JSON has no form for its repr.
+
+    JSON itself demands escapes below U+0020 only; here everything that is not printable has one.
+    """
     try:
-        return msgspec.json.encode(value, enc_hook=repr).decode()
+        text = msgspec.json.encode(value, enc_hook=repr).decode()
     except (TypeError, ValueError, msgspec.MsgspecError):
-        return msgspec.json.encode(repr(value)).decode()  # keys that are no strings, say
+        text = msgspec.json.encode(repr(value)).decode()  # keys that are no strings, say
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def print_json(value: Any) -> None:
     """Write one JSON line to stdout, at once: whoever reads it may be waiting."""
-    text = as_json(value)
-    print(clean(text) if sys.stdout.isatty() else text, flush=True)
+    print(as_json(value), flush=True)
 
 
 def due_in(due_ms: int | None) -> str:
@@ -101,6 +95,6 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{question} Nobody is here to ask: say --yes.")
-    print(f"{clean(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise UsageError("nothing was done.")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from textwrap import indent
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pwf.cli._output import clean
+from pwf_core.texts import printable
 
 __all__ = ["facts", "make_console", "show_reason", "table"]
 
@@ -26,7 +27,7 @@ def make_console() -> Console:
 
 def table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under headings; one below the other where the terminal is too narrow for that."""
-    cells = [[_shortened(clean(str(value))) for value in row] for row in rows]
+    cells = [[_shortened(printable(str(value))) for value in row] for row in rows]
     if not _fits(console.width, columns, cells):
         for row in cells:
             console.print()
@@ -48,7 +49,7 @@ def table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def facts(console: Console, rows: Iterable[tuple[str, object]]) -> None:
     """Print names and values, one pair a line; those without a value are left out."""
-    known = [(name, clean(str(value))) for name, value in rows if value not in {"", None}]
+    known = [(name, printable(str(value))) for name, value in rows if value not in {"", None}]
     width = max((len(name) for name, _ in known), default=0)
     if not console.is_terminal:
         for name, value in known:
@@ -63,9 +64,9 @@ def facts(console: Console, rows: Iterable[tuple[str, object]]) -> None:
 
 
 def show_reason(console: Console, heading: str, reason: str) -> None:
-    """Print a whole reason, with its lines, below a heading."""
-    console.print(Text(clean(heading), style="bold"))
-    console.print(Text(clean(reason.rstrip(), multiline=True)))
+    """Print a whole reason, with its lines indented so that none looks like a heading, below one."""
+    console.print(Text(printable(heading), style="bold"))
+    console.print(Text(indent(printable(reason.rstrip(), multiline=True), "  ")))
     console.print()
 
 

@@ -8,7 +8,7 @@ from pwf_core.commands import Answer, Message, Postponement
 from pwf_core.ports import Backend
 from pwf_core.testing.bench import open_bench
 from pwf_core.testing.harness import Harness, behaviour
-from pwf_core.testing.making import SERVICE, message, postpone, start
+from pwf_core.testing.making import LEASE, SERVICE, message, postpone, start
 from pwf_core.views import Status
 
 
@@ -72,3 +72,36 @@ async def test_old_copy_of_a_retry_does_not_run_early(harness: Harness[Backend])
     await bench.nothing()
     await bench.do(start())
     assert grant.run_id != (await bench.take_one()).run_id
+
+
+@behaviour()
+async def test_forged_messages_run_nothing(harness: Harness[Backend]) -> None:
+    """A message runs a call only if the store has that call open, with that generation.
+
+    So a guess at names runs nothing, nor does a copy that was kept, of a call that has moved on, is
+    being run, or is done.
+    """
+    bench = await open_bench(harness)
+    done = await bench.begin()
+    await bench.commit(done)
+    first = await bench.begin()
+    await bench.do(postpone(first, Postponement.HAND_BACK))
+    leased = await bench.take_one()
+    waiting = await bench.begin()
+    await bench.do(postpone(waiting, Postponement.RETRY, delay_ms=LEASE))
+    before = [await bench.view(one.run_id) for one in (done, leased, waiting)]
+    guess, service = message(), "work.task"
+    for run_id, call_id, generation in [
+        (guess.run_id, guess.call_id, 0),
+        (leased.run_id, guess.call_id, 0),
+        (leased.run_id, leased.call_id, first.generation),
+        (leased.run_id, leased.call_id, leased.generation),
+        (waiting.run_id, waiting.call_id, waiting.generation),
+        (done.run_id, done.call_id, done.generation),
+        (done.run_id, guess.call_id, 0),
+    ]:
+        await harness.redeliver(Message(run_id, call_id, generation, service))
+
+    await bench.nothing()
+    assert before == [await bench.view(one.run_id) for one in (done, leased, waiting)]
+    assert None is await bench.find(guess.run_id)
