@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from pwf_core.decisions import Decision, NewCall
+from pwf_core.decisions import Decision, NewCall, StagedCall
 from pwf_core.ids import CallId, ClaimId, RunId
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Bury",
     "Cancel",
     "Claim",
+    "Collect",
     "Command",
     "Commit",
     "Drop",
@@ -26,12 +27,14 @@ __all__ = [
     "Fire",
     "Granted",
     "Message",
+    "Page",
     "Postpone",
     "Postponement",
     "Renew",
     "Reply",
     "Requeue",
     "Settle",
+    "Stage",
     "Start",
     "Started",
 ]
@@ -107,7 +110,8 @@ class Granted(Struct, frozen=True):
             suspect that a process runs at a time.
         events: Payload by name, for a call that a join made.
         results: One per member and in order, None where a member gave none, for a call that a
-            gather made; None otherwise.
+            gather made; None otherwise, and where there are too many to be brought along.
+        uncollected: How many those are; `Collect` brings them.
     """
 
     run_id: RunId
@@ -121,6 +125,7 @@ class Granted(Struct, frozen=True):
     suspect: bool
     events: dict[str, bytes]
     results: list[bytes | None] | None
+    uncollected: int = 0
 
 
 class Renew(Struct, frozen=True):
@@ -139,6 +144,41 @@ class Commit(Struct, frozen=True):
     call_id: CallId
     claim_id: ClaimId
     decision: Decision
+
+
+class Stage(Struct, frozen=True):
+    """Put down a part of a claimed call's decision that is too large for one step.
+
+    DONE, LOST or ENDED. Nothing comes of it before the commit that says how many parts there are.
+
+    Attributes:
+        number: Which part, from 0; they come in order. One that was put down already stays.
+    """
+
+    run_id: RunId
+    call_id: CallId
+    claim_id: ClaimId
+    number: int
+    calls: tuple[StagedCall, ...]
+
+
+class Collect(Struct, frozen=True):
+    """Ask for the results that a claimed call was not given with its grant: a `Page`, LOST or ENDED.
+
+    Attributes:
+        first: The member whose result comes first.
+    """
+
+    run_id: RunId
+    call_id: CallId
+    claim_id: ClaimId
+    first: int
+
+
+class Page(Struct, frozen=True):
+    """Some of a gather's results, in order; at least one, unless there are no more."""
+
+    results: list[bytes | None]
 
 
 class Postponement(Enum):
@@ -191,7 +231,7 @@ class Settle(Struct, frozen=True):
 
 
 class Fire(Struct, frozen=True):
-    """Move on what is due: a call (call_id), or the run itself ("")."""
+    """Move on what is due: a call, a join, what is left to do of a call; or the run itself ("")."""
 
     run_id: RunId
     call_id: CallId
@@ -252,5 +292,7 @@ Command: TypeAlias = (
     | Requeue
     | Drop
     | Cancel
+    | Stage
+    | Collect
 )
-Reply: TypeAlias = Answer | Started | Granted
+Reply: TypeAlias = Answer | Started | Granted | Page

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from pwf_core.ids import CallId
 
-__all__ = ["Decision", "NewCall", "NewGather", "NewJoin"]
+__all__ = ["Decision", "NewCall", "NewGather", "NewJoin", "StagedCall"]
 
 
 class NewCall(Struct, frozen=True):
@@ -58,11 +58,26 @@ class NewGather(Struct, frozen=True):
         then: The call to make once every member and all their descendants are done.
         members: The calls of the scope, in order.
         tolerated: How many of them may fail without keeping `then` from being made.
+        staged: How many more members there are, which were put down before.
     """
 
     then: NewCall
     members: tuple[NewCall, ...]
     tolerated: int = 0
+    staged: int = 0
+
+
+class StagedCall(Struct, frozen=True):
+    """A call of a decision that is too large for one step; it was put down before the commit.
+
+    Attributes:
+        gather: Which of the decision's gathers it belongs to, from 0; -1 if to none.
+        member: Which member it is there.
+    """
+
+    call: NewCall
+    gather: int = -1
+    member: int = 0
 
 
 class Decision(Struct, frozen=True):
@@ -74,6 +89,8 @@ class Decision(Struct, frozen=True):
         joins: Joins to register.
         gathers: Scopes to open inside the scope of the deciding call.
         result: The value of the innermost member, if the handler gave one.
+        chunks: How many chunks of calls were put down before.
+        staged: How many of the calls in them are like *calls*; the others are members of gathers.
     """
 
     calls: tuple[NewCall, ...] = ()
@@ -81,3 +98,5 @@ class Decision(Struct, frozen=True):
     joins: tuple[NewJoin, ...] = ()
     gathers: tuple[NewGather, ...] = ()
     result: bytes | None = None
+    chunks: int = 0
+    staged: int = 0

@@ -20,11 +20,22 @@ from typing import Any
 
 import attrs
 
-from pwf_core.commands import Answer, Bury, Command, Granted, Postpone, Postponement, Renew, Reply
+from pwf_core.commands import (
+    Answer,
+    Bury,
+    Command,
+    Commit,
+    Granted,
+    Postpone,
+    Postponement,
+    Renew,
+    Reply,
+)
 from pwf_core.context import Context
 from pwf_core.ids import ClaimId
 from pwf_core.ports import Exchanged, Take
-from pwf_core.protocol import Conclude, Effect, HandBackError, Invoke, Outcome, process
+from pwf_core.protocol import Ask, Conclude, Effect, HandBackError, Invoke, Outcome, process
+from pwf_core.staging import MOST_CALLS, in_parts, weight_of
 from pwf_core.steps import Steps
 from pwf_core.tasks import Task
 from pwf_core.transition import DEFER_MS
@@ -112,7 +123,7 @@ class Engine:
     def next_exchange(self) -> Exchange:
         """Return the next round trip, with everything that has been concluded so far."""
         self._exchanges += 1
-        concluded, self._concluded = self._concluded, []
+        concluded = self._next_commands()
         take = Take(
             services=self.services,
             limit=self.room,
@@ -126,13 +137,30 @@ class Engine:
             [call for _, call in concluded],
         )
 
+    def _next_commands(self) -> list[tuple[Command, RunningCall | None]]:
+        """Take the commands that go out next, in order, as many as one step of a store bears."""
+        weight = 0
+        for number, (command, _) in enumerate(self._concluded):
+            weight += weight_of(command)
+            if number and weight > 2 * MOST_CALLS:
+                taken, self._concluded = self._concluded[:number], self._concluded[number:]
+                return taken
+        taken, self._concluded = self._concluded, []
+        return taken
+
     def exchanged(self, exchange: Exchange, reply: Exchanged) -> list[RunningCall]:
         """Take note of what an exchange came to, and return the calls to start."""
+        started = []
         for call, answer in zip(exchange.calls, reply.replies, strict=True):
             if call is not None:
                 self._send(call, answer)
+                if call.invoke is not None:  # it has all its results now
+                    started.append(call)
+        if self.stopping:
+            for call in started:
+                self.raised(call, HandBackError("the worker is leaving"))
+            started = []
         held, self._held = self._held, []
-        started = []
         for grant in [*held, *self._one_suspect(reply.grants)]:
             if self._has(grant):
                 continue  # another copy of it, claimed in the same breath
@@ -244,6 +272,12 @@ class Engine:
         match effect:
             case Invoke():
                 call.invoke = effect
+            case Ask(command):
+                self._concluded.append((command, call))
+            case Conclude(Commit() as commit):
+                *parts, last = in_parts(commit)
+                self._concluded += [(part, None) for part in parts]
+                self._concluded.append((last, call))
             case Conclude(command):
                 self._concluded.append((command, call))
 

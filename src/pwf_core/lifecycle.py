@@ -9,7 +9,18 @@ so no scope can look finished while something of it is still to come.
 from __future__ import annotations
 
 from pwf_core import joins, scopes
-from pwf_core.commands import Answer, Bury, Claim, Commit, Granted, Postpone, Renew, Reply
+from pwf_core.commands import (
+    Answer,
+    Bury,
+    Claim,
+    Collect,
+    Commit,
+    Granted,
+    Postpone,
+    Renew,
+    Reply,
+    Stage,
+)
 from pwf_core.decisions import NewCall, NewGather, NewJoin
 from pwf_core.effects import (
     BuryCall,
@@ -22,7 +33,7 @@ from pwf_core.effects import (
     UnburyCall,
 )
 from pwf_core.ids import CallId, ClaimId
-from pwf_core.state import ROOT, Call, Join, Rules, RunState, Scope
+from pwf_core.state import ROOT, Call, Join, Rest, Rules, RunState, Scope
 from pwf_core.views import Phase, Status
 
 __all__ = ["OUTBOX_MS", "SUSPECT_LOST", "Lifecycle", "blame"]
@@ -55,13 +66,16 @@ class Lifecycle:
         member: int,
         joined: tuple[str, ...] = (),
         gathered: int = -1,
+        *,
+        counted: bool = False,
     ) -> None:
         call = Call(new.address, new.body, scope, member, Phase.QUEUED)
         call.joined = joined
         call.gathered = gathered
         self.run.calls[new.call_id] = call
-        self.run.live += 1
-        scopes.enter(self.run, scope)
+        if not counted:
+            self.run.live += 1
+            scopes.enter(self.run, scope)
         delay_ms = max(new.due_ms - self.now, 0) if new.due_ms else new.delay_ms
         self._schedule(new.call_id, call, delay_ms)
 
@@ -91,7 +105,9 @@ class Lifecycle:
             call.claim_id = ClaimId("")
         self.effects.append(Enqueue(call_id, call.generation, call.address))
 
-    def _claimed(self, command: Renew | Commit | Postpone | Bury) -> Call | Answer:
+    def _claimed(
+        self, command: Renew | Commit | Postpone | Bury | Stage | Collect
+    ) -> Call | Answer:
         call = self.run.calls.get(command.call_id)
         if call is None:
             return Answer.ENDED
@@ -101,8 +117,10 @@ class Lifecycle:
 
     def _grant(self, command: Claim, call: Call) -> Granted:
         run = self.run
-        results = None
-        if call.gathered >= 0:
+        results, uncollected = None, 0
+        if call.gathered > scopes.BROUGHT:
+            uncollected = call.gathered
+        elif call.gathered >= 0:
             results = [run.results.get((command.call_id, n)) for n in range(call.gathered)]
         return Granted(
             run_id=command.run_id,
@@ -116,6 +134,7 @@ class Lifecycle:
             suspect=call.lost >= SUSPECT_LOST,
             events={name: run.events[name] for name in call.joined},
             results=results,
+            uncollected=uncollected,
         )
 
     def _remove(self, call_id: CallId, call: Call) -> None:
@@ -124,8 +143,8 @@ class Lifecycle:
         self.run.live -= 1
         if call.due_ms is not None:
             self.effects.append(ClearTimer(call_id, call.address))
-        if call.gathered > 0:
-            scopes.take_results(self.run, call_id, call.gathered)
+        self._unstage(call_id, call)
+        self._forget(call_id, call.address, call.gathered)
         self._leave(call.scope)
 
     def _bury(self, call_id: CallId, call: Call, reason: str) -> None:
@@ -202,23 +221,70 @@ class Lifecycle:
             at_ms=then.due_ms,
             scope=scope,
             member=member,
-            size=len(new.members),
+            size=len(new.members) + new.staged,
             tolerated=new.tolerated,
         )
-        if not new.members:
+        if not record.size:
             self._make(then.call_id, record, gathered=0)
             return
         self.run.scopes[then.call_id] = record
         scopes.enter(self.run, scope)
         for number, call in enumerate(new.members):
             self._add(call, then.call_id, number)
+        self._count_staged(then.call_id, new.staged)
+
+    # -- what is left to do of a call ---------------------------------------------------------------
+
+    def _count_staged(self, scope: CallId, count: int) -> None:
+        self.run.live += count
+        scopes.enter(self.run, scope, count)
+
+    def _rest(self, call_id: CallId, address: str) -> Rest:
+        """Return what is left to do of a call that has gone, with a timer to do it."""
+        rest = self.run.rests.get(call_id)
+        if rest is None:
+            rest = self.run.rests[call_id] = Rest(address, due_ms=self.now)
+            self.effects.append(SetTimer(call_id, rest.due_ms, address))
+        return rest
+
+    def _forget(self, call_id: CallId, address: str, size: int) -> None:
+        """Forget the results of a gather, in pieces if there are many."""
+        if size > scopes.BROUGHT:
+            self._rest(call_id, address).results = size
+        elif size > 0:
+            scopes.take_results(self.run, call_id, range(size))
+
+    def _unstage(self, call_id: CallId, call: Call) -> None:
+        for number in range(call.chunks):
+            del self.run.staged[call_id, number]
+        call.chunks = 0
+
+    def _move_on(self, call_id: CallId, rest: Rest) -> None:
+        """Do the next piece of what is left."""
+        if rest.chunk < rest.chunks:
+            for one in self.run.staged.pop((call_id, rest.chunk)):
+                if one.gather < 0:
+                    self._add(one.call, rest.scope, rest.member, counted=True)
+                else:
+                    self._add(one.call, rest.gathers[one.gather], one.member, counted=True)
+            rest.chunk += 1
+        else:
+            first = max(rest.results - scopes.PAGE, 0)
+            scopes.take_results(self.run, call_id, range(first, rest.results))
+            rest.results = first
+        if rest.chunk < rest.chunks or rest.results:
+            rest.due_ms = self.now
+            self.effects.append(SetTimer(call_id, rest.due_ms, rest.address))
+        else:
+            del self.run.rests[call_id]
+            self.effects.append(ClearTimer(call_id, rest.address))
 
     def _leave(self, scope: CallId) -> None:
         over = scopes.leave(self.run, scope)
         if over is None:
             return
         if over.lost:
-            scopes.take_results(self.run, scope, over.size)
+            self._forget(scope, over.address, over.size)
         else:
             self._make(scope, over, gathered=over.size)
         self._leave(over.scope)  # the gather's own place, after its call has taken one
@@ -292,6 +358,7 @@ class Lifecycle:
         if run.pending:
             keep_ms = self.rules.dead_retention_ms
         else:
+            self._drop_rests()
             run.clear()
             keep_ms = self.rules.retention_ms
             if not keep_ms:
@@ -302,6 +369,10 @@ class Lifecycle:
         run.due_ms = self.now + keep_ms
         self.effects.append(SetTimer(ROOT, run.due_ms, ""))
 
+    def _drop_rests(self) -> None:
+        for call_id, rest in self.run.rests.items():
+            self.effects.append(ClearTimer(call_id, rest.address))
+
     def _expire(self) -> Reply:
         run = self.run
         if run.due_ms is None or run.due_ms > self.now:
@@ -309,6 +380,7 @@ class Lifecycle:
         # Only dead calls can be left: a run with any other open call has no due time.
         for call_id, call in run.calls.items():
             self.effects.append(UnburyCall(call_id, call.address))
+        self._drop_rests()
         self.effects.append(ClearTimer(ROOT, ""))
         self.effects.append(DeleteRun(run.run_id, run.key))
         return Answer.DONE

@@ -171,6 +171,8 @@ class StateStore(Protocol):
     async def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
         """Fire up to *sweep* due timers, then apply *commands*.
 
+        A sweep ends with the first rest of a call that it moves on: that is work enough for one step.
+
         Raises:
             StoreUnavailableError: For the whole batch; send it again.
             StoreFullError: Nothing that needs room was applied.

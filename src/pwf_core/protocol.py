@@ -9,14 +9,23 @@ never does.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeAlias
 
 import attrs
 from msgspec import Struct
 
-from pwf_core.commands import Answer, Bury, Commit, Granted, Postpone, Postponement
+from pwf_core.commands import (
+    Answer,
+    Bury,
+    Collect,
+    Commit,
+    Granted,
+    Page,
+    Postpone,
+    Postponement,
+)
 from pwf_core.context import Context, Events
 from pwf_core.decide import decide, directives_in
 from pwf_core.errors import CodecError, DefinitionError, PwfError, UnavailableError
@@ -27,6 +36,7 @@ from pwf_core.texts import printable
 
 __all__ = [
     "PARK_MS",
+    "Ask",
     "Conclude",
     "Conclusion",
     "Effect",
@@ -69,13 +79,19 @@ class Invoke:
     kwargs: dict[str, Any]
 
 
+class Ask(Struct, frozen=True):
+    """Apply this command to the backend and send back its reply; the call goes on then."""
+
+    command: Collect
+
+
 class Conclude(Struct, frozen=True):
     """Apply this command to the backend and send back its answer."""
 
     command: Conclusion
 
 
-Effect: TypeAlias = Invoke | Conclude
+Effect: TypeAlias = Invoke | Ask | Conclude
 
 
 class HandBackError(PwfError):
@@ -92,15 +108,25 @@ def process(
     Returns:
         How it ended, and what may be logged of the error if it failed.
     """
-    command, outcome, problem = yield from _attempt(grant, tasks, find_resource)
+    results = grant.results or []
+    while len(results) < grant.uncollected:
+        collect = Collect(grant.run_id, grant.call_id, grant.claim_id, len(results))
+        page: Page | Answer = yield Ask(collect)
+        if not isinstance(page, Page):
+            return _refused(page), ""
+        results += page.results
+    command, outcome, problem = yield from _attempt(grant, results, tasks, find_resource)
     answer: Answer = yield Conclude(command)
-    if answer is Answer.DONE:
-        return outcome, problem
-    return (Outcome.ENDED if answer is Answer.ENDED else Outcome.LEASE_LOST), ""
+    return (outcome, problem) if answer is Answer.DONE else (_refused(answer), "")
+
+
+def _refused(answer: Answer) -> Outcome:
+    return Outcome.ENDED if answer is Answer.ENDED else Outcome.LEASE_LOST
 
 
 def _attempt(
     grant: Granted,
+    results: Sequence[bytes | None],
     tasks: Mapping[str, Task[..., Any, Any]],
     find_resource: Callable[[type[Any]], Any],
 ) -> Steps[Effect, tuple[Conclusion, Outcome, str]]:
@@ -117,7 +143,7 @@ def _attempt(
         call_id=grant.call_id,
         attempt=grant.attempt,
         events=Events(grant.events),
-        results=grant.results or (),
+        results=results,
         find=find_resource,
     )
     try:

@@ -16,15 +16,32 @@ from pwf_core import failures
 from pwf_core.ids import CallId
 from pwf_core.state import ROOT, RunState, Scope
 
-__all__ = ["enter", "fail", "leave", "lose", "take_results", "write_result"]
+__all__ = [
+    "BROUGHT",
+    "PAGE",
+    "PAGE_BYTES",
+    "enter",
+    "fail",
+    "leave",
+    "lose",
+    "page",
+    "take_results",
+    "write_result",
+]
+
+# Results that a grant brings along; of more, all are collected by pages.
+BROUGHT = 250
+# How many results come, and are forgotten, in one step.
+PAGE = 500
+PAGE_BYTES = 256 * 1024
 
 
-def enter(run: RunState, scope: CallId) -> None:
-    """Count one more pending thing in *scope*."""
+def enter(run: RunState, scope: CallId, count: int = 1) -> None:
+    """Count *count* more pending things in *scope*."""
     if scope == ROOT:
-        run.pending += 1
+        run.pending += count
     else:
-        run.scopes[scope].pending += 1
+        run.scopes[scope].pending += count
 
 
 def leave(run: RunState, scope: CallId) -> Scope | None:
@@ -73,7 +90,20 @@ def write_result(run: RunState, scope: CallId, member: int, value: bytes) -> Non
     run.results.setdefault((scope, member), value)
 
 
-def take_results(run: RunState, scope: CallId, size: int) -> None:
-    """Forget the values of a scope that nobody is going to ask for any more."""
-    for member in range(size):
+def take_results(run: RunState, scope: CallId, members: range) -> None:
+    """Forget the values of these members, which nobody is going to ask for any more."""
+    for member in members:
         run.results.pop((scope, member), None)
+
+
+def page(run: RunState, scope: CallId, members: range) -> list[bytes | None]:
+    """Return the values of the first of these members: `PAGE` of them, or fewer if they are large."""
+    values: list[bytes | None] = []
+    size = 0
+    for member in members[:PAGE]:
+        value = run.results.get((scope, member))
+        values.append(value)
+        size += len(value or b"")
+        if size >= PAGE_BYTES:
+            break
+    return values

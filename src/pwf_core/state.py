@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import attrs
 
-from pwf_core.decisions import NewCall
+from pwf_core.decisions import NewCall, StagedCall
 from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.views import CallView, JoinView, Outcome, Phase, RunView, Status
 
-__all__ = ["ROOT", "Call", "Join", "Rules", "RunState", "Scope", "view"]
+__all__ = ["ROOT", "Call", "Join", "Rest", "Rules", "RunState", "Scope", "view"]
 
 ROOT = CallId("")  # the root scope: the run itself, which has one member, number 0
 
@@ -45,6 +45,7 @@ class Call:
             queue that is part of the store.
         joined: Events whose payloads its handler sees.
         gathered: How many results its handler sees; -1 unless a gather made it.
+        chunks: How many parts of its decision have been put down under this claim.
     """
 
     address: str
@@ -61,6 +62,33 @@ class Call:
     gathered: int = -1
     reason: str = ""
     unclaimed: int = 0
+    chunks: int = 0
+
+
+@attrs.define
+class Rest:
+    """What is left to do of a call that has been committed; its key in `RunState.rests` is its id.
+
+    A decision that is too large for one step was put down in chunks before. The commit counts all
+    that is in them, in every scope, and from then on they are made into calls, one chunk at a time.
+
+    Attributes:
+        address: Of the call.
+        scope, member: Where it belonged.
+        gathers: The scopes that it has opened, for what is in the chunks.
+        chunk, chunks: The next one to be made into calls, and how many there are.
+        results: How many results of the gather that had made it are still to be forgotten.
+        due_ms: When `Fire` moves it on.
+    """
+
+    address: str
+    due_ms: int
+    scope: CallId = ROOT
+    member: int = 0
+    gathers: tuple[CallId, ...] = ()
+    chunk: int = 0
+    chunks: int = 0
+    results: int = 0
 
 
 @attrs.define
@@ -131,6 +159,8 @@ class RunState:
         due_ms: When the run is deleted; None while it goes on.
         waiting: Ids of the joins that miss an event, by event.
         results: By scope and member; ("", 0) is the run's own.
+        staged: Parts of decisions, by call and number.
+        rests: What is left to do of calls that have been committed.
     """
 
     run_id: RunId
@@ -150,6 +180,8 @@ class RunState:
     waiting: dict[str, list[CallId]] = attrs.field(factory=dict)
     scopes: dict[CallId, Scope] = attrs.field(factory=dict)
     results: dict[tuple[CallId, int], bytes] = attrs.field(factory=dict)
+    staged: dict[tuple[CallId, int], tuple[StagedCall, ...]] = attrs.field(factory=dict)
+    rests: dict[CallId, Rest] = attrs.field(factory=dict)
 
     def outcome(self) -> Outcome:
         """Return how the run stands."""
@@ -162,6 +194,8 @@ class RunState:
         self.joins.clear()
         self.waiting.clear()
         self.scopes.clear()
+        self.staged.clear()
+        self.rests.clear()
         result = self.results.get((ROOT, 0))
         self.results = {} if result is None else {(ROOT, 0): result}
 

@@ -19,24 +19,27 @@ from pwf_core.commands import (
     Bury,
     Cancel,
     Claim,
+    Collect,
     Command,
     Commit,
     Drop,
     Emit,
     Fire,
+    Page,
     Postpone,
     Postponement,
     Renew,
     Reply,
     Requeue,
     Settle,
+    Stage,
     Start,
     Started,
 )
 from pwf_core.effects import Effect
 from pwf_core.ids import CallId
 from pwf_core.lifecycle import OUTBOX_MS, SUSPECT_LOST, Lifecycle, blame
-from pwf_core.state import ROOT, Rules, RunState
+from pwf_core.state import ROOT, Rest, Rules, RunState
 from pwf_core.views import Phase
 
 __all__ = [
@@ -114,6 +117,7 @@ class _Step(Lifecycle):
             return Answer.DEFERRED
         call.claim_id = command.claim_id
         call.unclaimed = 0
+        self._unstage(command.call_id, call)
         call.attempts += 1
         self._wait(command.call_id, call, Phase.LEASED, command.lease_ms)
         return self._grant(command, call)
@@ -130,6 +134,8 @@ class _Step(Lifecycle):
         if isinstance(call, Answer):
             return call
         scope, member, decision = call.scope, call.member, command.decision
+        if decision.chunks != call.chunks:
+            return Answer.LOST  # the store has forgotten a part, or never had it
         if decision.result is not None:
             scopes.write_result(self.run, scope, member, decision.result)
         for event, payload in decision.emits:
@@ -140,9 +146,32 @@ class _Step(Lifecycle):
             self._gather(gather, scope, member)
         for new in decision.calls:
             self._add(new, scope, member)
+        self._count_staged(scope, decision.staged)
+        call.chunks = 0  # they are the rest's now
         self._remove(command.call_id, call)
+        if decision.chunks:
+            rest = self._rest(command.call_id, call.address)
+            rest.scope, rest.member, rest.chunks = scope, member, decision.chunks
+            rest.gathers = tuple(gather.then.call_id for gather in decision.gathers)
         self._conclude()
         return Answer.DONE
+
+    def stage(self, command: Stage) -> Reply:
+        call = self._claimed(command)
+        if isinstance(call, Answer):
+            return call
+        if command.number == call.chunks:
+            self.run.staged[command.call_id, command.number] = command.calls
+            call.chunks += 1
+        return Answer.DONE if command.number < call.chunks else Answer.LOST
+
+    def collect(self, command: Collect) -> Reply:
+        call = self._claimed(command)
+        if isinstance(call, Answer):
+            return call
+        return Page(
+            scopes.page(self.run, command.call_id, range(command.first, max(call.gathered, 0)))
+        )
 
     def postpone(self, command: Postpone) -> Reply:
         call = self._claimed(command)
@@ -187,7 +216,10 @@ class _Step(Lifecycle):
             return self._expire()
         call = self.run.calls.get(command.call_id)
         if call is None:
-            return self._fire_join(command.call_id)
+            rest = self.run.rests.get(command.call_id)
+            if rest is None:
+                return self._fire_join(command.call_id)
+            return self._fire_rest(command.call_id, rest)
         if call.due_ms is None or call.due_ms > self.now:
             return Answer.STALE
         if call.phase is Phase.LEASED:
@@ -238,6 +270,12 @@ class _Step(Lifecycle):
         self._cancel(command.reason)
         return Answer.DONE
 
+    def _fire_rest(self, call_id: CallId, rest: Rest) -> Reply:
+        if rest.due_ms > self.now:
+            return Answer.STALE
+        self._move_on(call_id, rest)
+        return Answer.DONE
+
     def _fire_join(self, join_id: CallId) -> Reply:
         join = self.run.joins.get(join_id)
         if join is None:
@@ -262,4 +300,6 @@ _HANDLERS: dict[type, Callable[[_Step, Any], Reply]] = {
     Requeue: _Step.requeue,
     Drop: _Step.drop,
     Cancel: _Step.cancel,
+    Stage: _Step.stage,
+    Collect: _Step.collect,
 }

@@ -292,6 +292,9 @@ class Tables:
                 continue  # set anew or cleared since
             limit -= 1
             del self._timers[name]
+            run = self.runs.get(name[0])
+            if run is not None and name[1] in run.rests:
+                limit = 0  # a rest takes as long as many others
             self._do(Fire(name[0], CallId(name[1])), now)
 
     def _next_due_ms(self, now: int) -> int | None:

@@ -18,6 +18,7 @@ from pwf_core.commands import (
     Bury,
     Cancel,
     Claim,
+    Collect,
     Command,
     Commit,
     Drop,
@@ -25,12 +26,14 @@ from pwf_core.commands import (
     Fire,
     Granted,
     Message,
+    Page,
     Postpone,
     Postponement,
     Renew,
     Reply,
     Requeue,
     Settle,
+    Stage,
     Start,
     Started,
 )
@@ -129,7 +132,7 @@ def _bare(values: list[object]) -> bytes:
 def needs_room(command: Command) -> bool:
     """Whether *command* may take more memory in the store than it frees."""
     match command:
-        case Start() | Emit():
+        case Start() | Emit() | Stage():
             return True
         case Commit(decision=decision):
             return (
@@ -191,10 +194,12 @@ def _renew(one: Renew, values: _Values, _: list[bytes]) -> None:
 
 def _commit(one: Commit, values: _Values, arguments: list[bytes]) -> None:
     decision = one.decision
-    result = 0
+    result: object = 0
     if decision.result is not None:
         arguments.append(decision.result)
         result = len(arguments)  # Lua counts from 1
+    if decision.chunks:
+        result = (result, decision.chunks, decision.staged)
     values += (
         4,
         one.run_id,
@@ -214,11 +219,22 @@ def _commit(one: Commit, values: _Values, arguments: list[bytes]) -> None:
         values += (join.events, join.external, join.timeout_ms, _late(join.late, arguments))
     for gather in decision.gathers:
         _new(gather.then, values, arguments)
-        values += (len(gather.members), gather.tolerated)
+        values += (len(gather.members), gather.tolerated, gather.staged)
         for call in gather.members:
             _new(call, values, arguments)
     for call in decision.calls:
         _new(call, values, arguments)
+
+
+def _stage(one: Stage, values: _Values, arguments: list[bytes]) -> None:
+    values += (13, one.run_id, one.call_id, one.claim_id, one.number, len(one.calls), 0, 0, 0)
+    for staged in one.calls:
+        _new(staged.call, values, arguments)
+        values += (staged.gather, staged.member)
+
+
+def _collect(one: Collect, values: _Values, _: list[bytes]) -> None:
+    values += (14, one.run_id, one.call_id, one.claim_id, one.first, 0, 0, 0, 0)
 
 
 def _late(call: NewCall | None, arguments: list[bytes]) -> object:
@@ -278,6 +294,8 @@ _ENCODERS: dict[type, Callable[[Any, _Values, list[bytes]], None]] = {
     Requeue: _requeue,
     Drop: _drop,
     Cancel: _cancel,
+    Stage: _stage,
+    Collect: _collect,
 }
 
 
@@ -317,12 +335,14 @@ def _refused(reply: Any) -> Refused:
 def _value(one: Any, command: Command) -> Reply:
     if isinstance(command, Claim):
         return _granted(one, command.claim_id)
+    if isinstance(command, Collect):
+        return Page(one)
     run_id, created, conflict = one
     return Started(RunId(run_id.decode()), created=created == 1, conflict=conflict == 1)
 
 
 def _granted(one: Any, claim_id: ClaimId) -> Granted:
-    run_id, call_id, generation, address, body, attempts, lost, events, results = one
+    run_id, call_id, generation, address, body, attempts, lost, events, results, uncollected = one
     return Granted(
         RunId(run_id.decode()),
         CallId(call_id.decode()),
@@ -335,4 +355,5 @@ def _granted(one: Any, claim_id: ClaimId) -> Granted:
         lost >= SUSPECT_LOST,
         {events[n].decode(): events[n + 1] for n in range(0, len(events), 2)} if events else {},
         results,
+        uncollected,
     )

@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from pwf_core.decisions import NewCall
+from pwf_core.decisions import NewCall, StagedCall
 from pwf_core.errors import CodecError
 from pwf_core.ids import CallId, ClaimId, RunId
-from pwf_core.state import Call, Join, RunState, Scope
+from pwf_core.state import Call, Join, Rest, RunState, Scope
 from pwf_core.views import CallView, JoinView, Outcome, Phase, RunView, Status
 
 __all__ = ["decode_call", "decode_run", "outcome_of", "view_of"]
@@ -46,6 +46,7 @@ class _Header(msgspec.Struct, array_like=True):
     due_ms: int
     events: int
     timed: int
+    rests: tuple[str, ...]
 
 
 class _Call(msgspec.Struct, array_like=True):
@@ -63,6 +64,7 @@ class _Call(msgspec.Struct, array_like=True):
     reason: int
     unclaimed: int
     body: msgspec.Raw  # false if it has a field of its own
+    chunks: int
 
 
 class _Join(msgspec.Struct, array_like=True):
@@ -80,6 +82,27 @@ class _Join(msgspec.Struct, array_like=True):
     due_ms: int
     late: msgspec.Raw  # false, or a `_Late`
     lapsed: bool
+
+
+class _Rest(msgspec.Struct, array_like=True):
+    address: str
+    due_ms: int
+    scope: str
+    member: int
+    chunk: int
+    chunks: int
+    results: int
+    gathers: tuple[str, ...]
+
+
+class _Staged(msgspec.Struct):
+    call_id: msgspec.Raw
+    address: msgspec.Raw
+    body: msgspec.Raw
+    delay_ms: msgspec.Raw
+    due_ms: msgspec.Raw
+    gather: msgspec.Raw
+    member: msgspec.Raw
 
 
 class _Late(msgspec.Struct, array_like=True):
@@ -143,6 +166,9 @@ _header = _HeaderDecoder(_Header)
 _call = _Decoder(_Call)
 _join = _Decoder(_Join)
 _scope = _Decoder(_Scope)
+_rest = _Decoder(_Rest)
+_part = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_number = msgspec.msgpack.Decoder(int)
 _late = msgspec.msgpack.Decoder(_Late)
 
 
@@ -193,6 +219,7 @@ def decode_call(record: bytes, body: bytes = b"", reason: bytes | None = None) -
         gathered=raw.gathered,
         reason=_text(reason),
         unclaimed=raw.unclaimed,
+        chunks=raw.chunks,
     )
 
 
@@ -306,12 +333,49 @@ def decode_run(run_id: RunId, fields: Mapping[bytes, bytes]) -> RunState:
             case b"r:":
                 scope, _, member = name.rpartition(b":")
                 run.results[_call_id(scope), int(member)] = value
+            case b"n:":
+                run.rests[_call_id(name)] = _to_rest(_rest.decode(value))
+            case b"u:":
+                call_id, _, number = name.rpartition(b":")
+                run.staged[_call_id(call_id), int(number)] = _to_staged(value)
     for event, join_id in newest.items():
         chain = run.waiting[event] = []
         while join_id:
             chain.insert(0, join_id)
             join_id = before[join_id][event]  # noqa: PLW2901 -- a linked list is walked
     return run
+
+
+def _to_rest(raw: _Rest) -> Rest:
+    return Rest(
+        address=raw.address,
+        due_ms=raw.due_ms,
+        scope=CallId(raw.scope),
+        member=raw.member,
+        gathers=tuple(map(CallId, raw.gathers)),
+        chunk=raw.chunk,
+        chunks=raw.chunks,
+        results=raw.results,
+    )
+
+
+def _to_staged(record: bytes) -> tuple[StagedCall, ...]:
+    values = _part.decode(record)
+    calls = [_Staged(*values[n : n + 7]) for n in range(0, len(values), 7)]
+    return tuple(
+        StagedCall(
+            NewCall(
+                CallId(_text(_payload(one.call_id, b""))),
+                _text(_payload(one.address, b"")),
+                _payload(one.body, b""),
+                _number.decode(one.delay_ms),
+                _number.decode(one.due_ms),
+            ),
+            _number.decode(one.gather),
+            _number.decode(one.member),
+        )
+        for one in calls
+    )
 
 
 def _to_late(raw: msgspec.Raw, fields: Mapping[bytes, bytes]) -> NewCall | None:

@@ -55,6 +55,7 @@ class Scene:
         lose: Whether its lease has ended since.
         unknown: Whether no worker knew its tasks.
         unsent: Whether its first message has not reached the broker.
+        parts: Whether decisions go in parts, of one call each.
         over: Whether its retention is over.
         act: What has been done to it at last, given the client and the run.
         events: What has to be emitted for it to end.
@@ -70,6 +71,7 @@ class Scene:
     lose: bool = False
     unknown: bool = False
     unsent: bool = False
+    parts: bool = False
     over: bool = False
     act: Callable[[Any, Any], object] | None = None
     events: Sequence[tuple[str, object]] = ()
@@ -116,6 +118,30 @@ def _large() -> Scene:
         return result(text)
 
     return Scene(service=service, first=publish(first, LARGE), rounds=1, value=LARGE)
+
+
+def _in_parts() -> Scene:
+    """Return a scene of a decision whose parts are still to be made into calls."""
+    service = Service("parts")
+
+    @service.task
+    def first() -> Next:
+        members = [publish(leaf, number) for number in range(3)]
+        return gather(members, then=publish(total)), publish(quiet)
+
+    @service.task
+    def quiet() -> Next:
+        return None
+
+    @service.task
+    def leaf(number: int) -> Next:
+        return result(number)
+
+    @service.task
+    def total(ctx: Context) -> Next:
+        return result([*ctx.results])
+
+    return Scene(service=service, first=publish(first), rounds=1, parts=True, value=[0, 1, 2])
 
 
 def _failing(name: str, attempts: int, **options: Any) -> Scene:
@@ -288,4 +314,5 @@ SCENES: tuple[Scene, ...] = (
     _stalled(),
     *(_gather(rounds) for rounds in (1, 2, 3, 5, 7)),
     _tolerant(),
+    _in_parts(),  # the last: any later exchange would go on with it
 )

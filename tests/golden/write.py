@@ -24,12 +24,13 @@ from pwf import BlockingClient
 from pwf._requests import make_starts
 from pwf.testing.servers import RedisServer
 from pwf_core.adapters import Settings, Url
-from pwf_core.commands import Granted, Message
+from pwf_core.commands import Commit, Granted, Message
 from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.paired import BlockingPaired
 from pwf_core.ports import Take
 from pwf_core.protocol import Conclude, Conclusion, Invoke, process
 from pwf_core.signing import Signer
+from pwf_core.staging import in_parts
 from pwf_core.state import Rules
 from pwf_core.wire import encode_messages
 from pwf_redis.adapter import adapter
@@ -82,7 +83,11 @@ class Pen:
         for number in range(scene.rounds):
             (grant,) = self._take(scene)
             if not (scene.hold and number == scene.rounds - 1):
-                self.client.port.apply([_run(grant, {} if scene.unknown else scene.service.tasks)])
+                command = _run(grant, {} if scene.unknown else scene.service.tasks)
+                parts = [command]
+                if scene.parts and isinstance(command, Commit):
+                    parts = [*in_parts(command, 1)]
+                self.client.port.apply(parts)
         if scene.lose:
             operations.now_ms += 2 * _LEASE_MS
             self.client.port.exchange([], self._wish(scene, 0))

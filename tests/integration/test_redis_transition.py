@@ -21,6 +21,7 @@ from pwf_core.commands import (
     Bury,
     Cancel,
     Claim,
+    Collect,
     Commit,
     Drop,
     Emit,
@@ -48,6 +49,7 @@ from pwf_core.effects import (
 from pwf_core.ids import derive_call_id
 from pwf_core.names import service_of
 from pwf_core.ports import Applied, Exchanged, Take
+from pwf_core.staging import in_parts
 from pwf_core.state import Rules, RunState, view
 from pwf_core.steps import drive
 from pwf_core.transition import transition
@@ -142,7 +144,10 @@ class Model:
                 continue
             del self.due[name]
             run_id, call_id, _ = name.split(":", 2)
+            is_rest = run_id in self.runs and call_id in self.runs[run_id].rests
             self.do(Fire(run_id, call_id))
+            if is_rest:
+                break
 
     def next_due_ms(self):
         return max(min(self.due.values()) - self.now_ms, 0) if self.due else None
@@ -295,10 +300,20 @@ class Names:
         commands = []
         for _ in range(size):
             sensible = draw(st.integers(0, 4)) > 0
-            commands.append(self.sensible(draw) if sensible else self.any(draw))
-            self.model.do(commands[-1])
+            for one in self.parts(draw, self.sensible(draw) if sensible else self.any(draw)):
+                commands.append(one)
+                self.model.do(one)
         self.model = real
         return commands
+
+    def parts(self, draw, command):
+        """Now and then a decision in small parts, of which one may get lost."""
+        if not isinstance(command, Commit) or draw(st.integers(0, 2)):
+            return [command]
+        parts = list(in_parts(command, draw(st.integers(0, 2))))
+        if draw(st.integers(0, 5)) == 0:
+            del parts[draw(st.integers(0, len(parts) - 1))]
+        return parts
 
     def sensible(self, draw):
         """Something that moves a run on."""
@@ -325,7 +340,17 @@ class Names:
         choices = {
             Phase.OUTBOX: (Claim, Claim, Settle, Drop, Fire),
             Phase.QUEUED: (Claim, Claim, Claim, Claim, Drop),
-            Phase.LEASED: (*[Commit] * 10, Renew, Bury, Bury, Postpone, Postpone, Fire, Claim),
+            Phase.LEASED: (
+                *[Commit] * 10,
+                Renew,
+                Bury,
+                Bury,
+                Postpone,
+                Postpone,
+                Fire,
+                Claim,
+                Collect,
+            ),
             Phase.TIMED: (Fire, Fire, Drop),
             Phase.PARKED: (Fire, Fire, Drop),
             Phase.DEAD: (Requeue, Requeue, Drop, Fire, Claim),
@@ -352,7 +377,7 @@ class Names:
         kind = draw(
             st.sampled_from(
                 [Start, Claim, Renew, Commit, Postpone, Bury, Emit, Settle, Fire, Requeue, Drop] * 2
-                + [Cancel],
+                + [Cancel, Collect],
             ),
         )
         claim_ids = [call.claim_id, "w:1"] if call else ["w:1"]
@@ -380,10 +405,13 @@ class Names:
 
     def make(self, draw, kind, run_id, call_id, claim_id):
         if kind is Fire:
-            joins = list(self.model.runs[run_id].joins) if run_id in self.model.runs else []
-            return Fire(run_id, draw(st.sampled_from([call_id, call_id, "", *joins])))
+            run = self.model.runs.get(run_id)
+            others = [*run.joins, *run.rests] if run else []
+            return Fire(run_id, draw(st.sampled_from([call_id, call_id, "", *others])))
         if kind is Requeue:
             return Requeue(run_id, call_id)
+        if kind is Collect:
+            return Collect(run_id, call_id, claim_id, draw(st.integers(0, 2)))
         if kind is Renew:
             return Renew(run_id, call_id, claim_id, draw(LEASES))
         if kind is Commit:
@@ -464,7 +492,7 @@ def test_store_does_what_the_reference_does(target, server, data, rules):
             model.now_ms += data.draw(st.sampled_from([0, 1, 600, 3000]), label="time passes")
             real.operations.now_ms = model.now_ms
             batch = names.batch(data.draw, data.draw(st.integers(1, 12)))
-            if data.draw(st.integers(0, 4)) == 0:
+            if batch and data.draw(st.integers(0, 4)) == 0:
                 batch += batch[: data.draw(st.integers(1, len(batch)))]
             sweep = data.draw(st.sampled_from([0, 1, SWEEP]), label="sweep")
             expected = model.apply(batch, sweep)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pwf_core.commands import Answer, Bury, Commit, Granted, Postpone, Postponement, Reply
+import pytest
+
+from pwf_core.commands import (
+    Answer,
+    Bury,
+    Collect,
+    Commit,
+    Granted,
+    Page,
+    Postpone,
+    Postponement,
+    Reply,
+)
 from pwf_core.directives import publish, result
 from pwf_core.engine import Engine, Exchange, RunningCall
 from pwf_core.ids import CallId, ClaimId, RunId
@@ -12,6 +24,7 @@ from pwf_core.ports import Exchanged
 from pwf_core.protocol import Outcome
 from pwf_core.retries import Retry
 from pwf_core.service import Service
+from pwf_core.staging import MOST_CALLS, weight_of
 from pwf_core.transition import DEFER_MS
 
 work = Service("work")
@@ -180,6 +193,66 @@ def test_refused_commit_says_so():
 
     assert [("a", Outcome.ENDED), ("b", Outcome.LEASE_LOST)] == desk.outcomes
     assert desk.engine.is_done
+
+
+def test_large_decision_goes_in_parts():
+    """One exchange carries what one step of a store bears; the others follow, in order."""
+    desk = Desk()
+    wide, small = desk.start(grant("a"), grant("b"))
+    desk.engine.returned(wide, [publish("work.task") for _ in range(3 * MOST_CALLS + 1)])
+    desk.engine.returned(small, None)
+    sent = []
+    while desk.engine.has_conclusions:
+        commands = desk.ask().commands
+        assert sum(map(weight_of, commands)) <= 2 * MOST_CALLS
+        sent.append([type(one).__name__ for one in commands])
+        desk.answer()
+
+    assert [["Stage"] * 2, ["Stage"] * 2 + ["Commit"] * 2] == sent
+    assert [("a", Outcome.COMMITTED), ("b", Outcome.COMMITTED)] == desk.outcomes
+    assert desk.engine.is_done
+
+
+def test_results_are_collected_before_the_handler_runs():
+    """Page by page; then the call is one of those to start."""
+    desk = Desk()
+    assert [] == desk.start(grant("a", uncollected=3))
+    (first,) = desk.ask().commands
+    assert [] == desk.answer(replies=[Page([b"\x01", None])])
+    (second,) = desk.ask().commands
+    (call,) = desk.answer(replies=[Page([b"\x03"])])
+
+    assert [Collect("r", "a", "s:1", 0), Collect("r", "a", "s:1", 2)] == [first, second]
+    assert call.context is not None
+    assert [1, None, 3] == list(call.context.results)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [(Answer.LOST, Outcome.LEASE_LOST), (Answer.ENDED, Outcome.ENDED)],
+)
+def test_results_of_a_lost_call_cannot_be_collected(answer, outcome):
+    """Its handler does not run."""
+    desk = Desk()
+    desk.start(grant("a", uncollected=3))
+    desk.ask()
+
+    assert [] == desk.answer(replies=[answer])
+    assert [("a", outcome)] == desk.outcomes
+    assert desk.engine.is_done
+
+
+def test_leaving_worker_starts_nothing_that_it_has_collected():
+    """The call goes back."""
+    desk = Desk()
+    desk.start(grant("a", uncollected=1))
+    desk.ask()
+    desk.engine.stopping = True
+
+    assert [] == desk.answer(replies=[Page([None])])
+    (back,) = desk.ask().commands
+    assert isinstance(back, Postpone)
+    assert Postponement.HAND_BACK is back.kind
 
 
 def test_lease_is_let_go_when_its_time_is_over():

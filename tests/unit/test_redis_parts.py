@@ -135,7 +135,7 @@ class TestRequest:
             gathers=(NewGather(CALL, (CALL, CALL)),),
             result=b"\xff",
         )
-        values, payloads = values_of([Commit("r", "c", "w:1", decision)], 2 + 7 + 16 + 5 + 3)
+        values, payloads = values_of([Commit("r", "c", "w:1", decision)], 2 + 7 + 17 + 5 + 3)
         numbered = {number: payloads[number - 2] for number in range(2, len(payloads) + 2)}
 
         assert values[10] == 2  # the result
@@ -179,7 +179,7 @@ class TestRequest:
 
 class TestReply:
     def test_becomes_values(self):
-        grant = [b"r", b"c", 3, b"a.t", b"body", 4, 2, [b"e", b"\xff"], [None, b"1"]]
+        grant = [b"r", b"c", 3, b"a.t", b"body", 4, 2, [b"e", b"\xff"], [None, b"1"], 0]
         claim = Claim("r", "c", 3, "w:9", 5)
         take = Take(("a",), 1, "w:10", 5)
         reply = [0, [0, [b"r", 1, 0], grant], [grant], [[b"r", b"c", 1, b"a.t"]], 17, 3]

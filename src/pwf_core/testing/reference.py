@@ -28,6 +28,7 @@ from pwf_core.commands import (
     Bury,
     Cancel,
     Claim,
+    Collect,
     Command,
     Commit,
     Drop,
@@ -57,6 +58,7 @@ from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.names import service_of
 from pwf_core.paired import PURGED
 from pwf_core.ports import StateStore
+from pwf_core.staging import in_parts
 from pwf_core.state import Rules, RunState, view
 from pwf_core.testing.harness import Harness
 from pwf_core.transition import transition
@@ -96,7 +98,10 @@ class Reference:
             due = [(due_ms, *name) for name, due_ms in self.timers.items() if due_ms <= self.now_ms]
             for _, run_id, call_id in sorted(due):
                 del self.timers[run_id, call_id]
+                is_rest = call_id in self.runs[run_id].rests
                 self._do(Fire(run_id, CallId(call_id)))
+                if is_rest:
+                    break
         replies = [self._do(command) for command in commands]
         enqueued, self._enqueued = self._enqueued, []
         return replies, enqueued
@@ -194,15 +199,17 @@ class _Machine(RuleBasedStateMachine):
     def act(self, data: st.DataObject, *, sweep: bool) -> None:
         """Add commands to the batch, those that move runs on more often than the others."""
         for _ in range(data.draw(st.integers(1, 4))):
-            kinds: list[Callable[[st.DataObject], Command]] = [self._start]
+            kinds: list[Callable[[st.DataObject], Command | list[Command]]] = [self._start]
             if self.copies:
                 kinds += [self._claim] * 6 + [self._settle, self._fire, self._requeue, self._drop]
             if self.claims:
-                kinds += [self._commit] * 6
+                kinds += [self._commit] * 4 + [self._commit_in_parts] * 2
                 kinds += [self._claim_again, self._renew, self._postpone, self._bury]
+                kinds += [self._collect]
             if self.runs:
                 kinds += [self._emit, self._emit, self._fire_run, self._cancel]
-            self.batch.append(data.draw(st.sampled_from(kinds))(data))
+            drawn = data.draw(st.sampled_from(kinds))(data)
+            self.batch += drawn if isinstance(drawn, list) else [drawn]
             if data.draw(st.booleans()):
                 self.send(sweep=sweep)
 
@@ -244,6 +251,16 @@ class _Machine(RuleBasedStateMachine):
             result=next(self.ids).encode() if data.draw(st.booleans()) else None,
         )
         return Commit(*self._claimed(data), decision)
+
+    def _commit_in_parts(self, data: st.DataObject) -> list[Command]:
+        """Put a decision down in small parts; now and then one gets lost."""
+        parts: list[Command] = list(in_parts(self._commit(data), data.draw(st.integers(0, 2))))
+        if data.draw(st.sampled_from([False] * 5 + [True])):
+            del parts[data.draw(st.integers(0, len(parts) - 1))]
+        return parts
+
+    def _collect(self, data: st.DataObject) -> Collect:
+        return Collect(*self._claimed(data), data.draw(st.integers(0, 2)))
 
     def _postpone(self, data: st.DataObject) -> Postpone:
         kind = data.draw(st.sampled_from(Postponement))

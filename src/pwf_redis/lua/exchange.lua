@@ -60,6 +60,7 @@ local function fire_due()
       timers[due[number]] = false
       local ok, reply = pcall(apply, fire)
       if not ok then return { 1, 'timer', due[number], problem_of(reply) } end
+      if has_rested then return end
     end
   end
 end

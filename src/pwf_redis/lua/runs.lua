@@ -40,6 +40,8 @@
 --                       before it, so that registering costs the same however many there are
 --   s:<call id>         gather that has not fired (S_ below)
 --   r:<scope>:<member>  result of a member; "r::0" is the run's own
+--   u:<call id>:<n>     part of a decision that is not committed yet, or not made into calls (U_ below)
+--   n:<call id>         what is left to do of a call that has been committed (N_ below)
 -- Beside it, all sorted sets have members <run id>:<call id>:<service>:
 --   due                 sorted set by due time; a run's own timer is <run id>::
 --   dead                sorted set of dead letters by time of death
@@ -77,7 +79,8 @@ local UNCLAIMED_MS, MOST_UNCLAIMED = 60000, 4
 local FORMAT = 1
 local H_FORMAT, H_STATUS, H_PENDING, H_LIVE, H_DEAD, H_DROPPED, H_EXTERNAL, H_DUE, H_EVENTS =
   1, 2, 3, 4, 5, 6, 7, 8, 9
-local H_TIMED = 10
+-- H_RESTS lists <call id>:<service> of what is left to do of calls, as it stands in `due`.
+local H_TIMED, H_RESTS = 10, 11
 local RUNNING, WAITING, STALLED, FINISHED, FAILED, CANCELLED = 1, 2, 3, 4, 5, 6
 
 -- The first two are this script's own: whether the call is to be written, and its member in sorted
@@ -86,7 +89,7 @@ local RUNNING, WAITING, STALLED, FINISHED, FAILED, CANCELLED = 1, 2, 3, 4, 5, 6
 local C_WRITE, C_NAME = 1, 2
 local C_PHASE, C_GENERATION, C_ATTEMPTS, C_LOST, C_DUE, C_CLAIM = 3, 4, 5, 6, 7, 8
 local C_ADDRESS, C_SCOPE, C_MEMBER, C_GATHERED, C_JOINED, C_REASON = 9, 10, 11, 12, 13, 14
-local C_UNCLAIMED, C_BODY = 15, 16
+local C_UNCLAIMED, C_BODY, C_CHUNKS = 15, 16, 17
 local SMALL = 512
 local OUTBOX, QUEUED, LEASED, TIMED, PARKED, DEAD = 1, 2, 3, 4, 5, 6
 
@@ -97,6 +100,14 @@ local J_EVENTS, J_EXTERNAL, J_BEFORE, J_MISSING, J_OUTSIDE = 7, 8, 9, 10, 11
 local J_DUE, J_LATE, J_LAPSED = 12, 13, 14
 -- S_WRITE is this script's own: whether the gather is to be written; `unpack` begins at 1.
 local S_WRITE, S_SIZE, S_TOLERATED, S_FAILED, S_LOST, S_PENDING = 0, 7, 8, 9, 10, 11
+
+-- A part of a decision is one msgpack array, of U_WIDTH values for each call: id, address, body, delay,
+-- due, number of the gather from 0 (or -1), number of the member.
+local U_WIDTH = 7
+local N_ADDRESS, N_DUE, N_SCOPE, N_MEMBER, N_CHUNK, N_CHUNKS, N_RESULTS, N_GATHERS = 1, 2, 3, 4, 5, 6, 7, 8
+
+-- The numbers of pwf_core.scopes.
+local BROUGHT, PAGE, PAGE_BYTES = 250, 500, 262144
 
 -- The form of a failure among results: see pwf_core/failures.py.
 local EXTENSION, FAILURE, LONGEST = 201, 80, 4096
@@ -155,7 +166,9 @@ local function keep(run, field, value)
   if kind == 99 then  -- c
     keep_call(run, string.sub(field, 3), value)
   elseif run.has[field] == nil then
-    if value and kind == 106 then value = { cmsgpack.unpack(value) } end  -- j
+    if value and (kind == 106 or kind == 110) then  -- j, n
+      value = { cmsgpack.unpack(value) }
+    end
     note(run, field, value)
   end
 end
@@ -359,6 +372,7 @@ end
 -- nine values, filled up at the end; what a commit makes follows it.
 local START, CLAIM, RENEW, COMMIT, POSTPONE, BURY, EMIT, SETTLE, FIRE, REQUEUE, DROP, CANCEL =
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+local STAGE, COLLECT = 13, 14
 local WIDTH = 9
 
 local function read_list(size, width)
@@ -375,7 +389,7 @@ local function read_made(command)
   if command[9] > 0 then
     gathers, members = {}, {}
     for number = 1, command[9] do
-      gathers[number] = read(7)
+      gathers[number] = read(8)
       members[number] = read_list(gathers[number][7], 5)
     end
   end
@@ -390,6 +404,8 @@ local function read_commands()
     command[1] = false
     if command[2] == COMMIT and command[7] + command[8] + command[9] + command[10] > 0 then
       command[1] = read_made(command)
+    elseif command[2] == STAGE then
+      command[1] = read_list(command[7], U_WIDTH)
     end
   end
   return commands

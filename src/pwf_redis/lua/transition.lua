@@ -108,12 +108,12 @@ local function schedule(run, call_id, call, delay_ms, phase)
   end
 end
 
-local function enter(run, scope)
+local function enter(run, scope, size)
   if scope == '' then
-    count(run, H_PENDING, 1)
+    count(run, H_PENDING, size)
   else
     local record = get_scope(run, scope)
-    record[S_PENDING] = record[S_PENDING] + 1
+    record[S_PENDING] = record[S_PENDING] + size
     record[S_WRITE] = true
   end
 end
@@ -126,13 +126,16 @@ local function stow(run, call_id, body)
 end
 
 -- body: false if it is in a field of its own.
-local function add(run, call_id, address, body, delay_ms, at_ms, scope, member, joined, gathered)
+-- counted: whether its scope and its run know of it already.
+local function add(run, call_id, address, body, delay_ms, at_ms, scope, member, joined, gathered, counted)
   local call = {
-    true, false, QUEUED, 0, 0, 0, 0, '', address, scope, member, gathered, joined, 0, 0, body,
+    true, false, QUEUED, 0, 0, 0, 0, '', address, scope, member, gathered, joined, 0, 0, body, 0,
   }
   run.calls[call_id] = call
-  count(run, H_LIVE, 1)
-  enter(run, scope)
+  if not counted then
+    count(run, H_LIVE, 1)
+    enter(run, scope, 1)
+  end
   if at_ms > 0 then delay_ms = math.max(at_ms - now, 0) end
   schedule(run, call_id, call, delay_ms, TIMED)
 end
@@ -157,10 +160,10 @@ local function claimed(run, call_id, claim_id)
   return call
 end
 
--- { run id, call id, generation, address, body, attempts, lost, events or nil, results or nil };
--- events alternate names and payloads; a member without a result has nil.
+-- { run id, call id, generation, address, body, attempts, lost, events or nil, results or nil,
+-- uncollected }; events alternate names and payloads; a member without a result has nil.
 local function grant(run, call_id, call)
-  local events, results = false, false
+  local events, results, uncollected = false, false, 0
   if #call[C_JOINED] > 0 then
     local fields = {}
     for number, event in ipairs(call[C_JOINED]) do fields[number] = 'e:' .. event end
@@ -170,7 +173,9 @@ local function grant(run, call_id, call)
       events[2 * number - 1], events[2 * number] = event, get(run, fields[number])
     end
   end
-  if call[C_GATHERED] >= 0 then
+  if call[C_GATHERED] > BROUGHT then
+    uncollected = call[C_GATHERED]
+  elseif call[C_GATHERED] >= 0 then
     local fields = {}
     for number = 1, call[C_GATHERED] do fields[number] = 'r:' .. call_id .. ':' .. (number - 1) end
     prepare(run, fields)
@@ -179,7 +184,7 @@ local function grant(run, call_id, call)
   end
   return {
     run.id, call_id, call[C_GENERATION], call[C_ADDRESS], call[C_BODY] or get(run, 'b:' .. call_id),
-    call[C_ATTEMPTS], call[C_LOST], events, results,
+    call[C_ATTEMPTS], call[C_LOST], events, results, uncollected,
   }
 end
 
@@ -229,8 +234,90 @@ local function blame(call_id, address, reason)
   return address .. ' (' .. call_id .. '): ' .. reason
 end
 
-local function take_results(run, scope, size)
-  for number = 0, size - 1 do put(run, 'r:' .. scope .. ':' .. number, false) end
+local function take_results(run, scope, first, size)
+  for number = first, size - 1 do put(run, 'r:' .. scope .. ':' .. number, false) end
+end
+
+---- what is left to do of a call -----------------------------------------------------------------
+
+local function set_timer(run, id, address, due)
+  timers[run.id .. ':' .. id .. ':' .. service_of(address)] = due
+end
+
+local function position(list, wanted)
+  for number, one in ipairs(list) do
+    if one == wanted then return number end
+  end
+end
+
+local function count_staged(run, scope, size)
+  if size > 0 then
+    count(run, H_LIVE, size)
+    enter(run, scope, size)
+  end
+end
+
+-- Return what is left to do of a call that has gone, with a timer to do it.
+local function rest_of(run, call_id, address)
+  local rest = get(run, 'n:' .. call_id)
+  if not rest then
+    rest = { address, now, '', 0, 0, 0, 0, NONE }
+    local rests = header(run)[H_RESTS]
+    rests[#rests + 1] = call_id .. ':' .. service_of(address)
+    run.write = true
+    set_timer(run, call_id, address, now)
+    await(now, address)
+  end
+  put(run, 'n:' .. call_id, rest)
+  return rest
+end
+
+-- Forget the results of a gather, in pieces if there are many.
+local function forget(run, call_id, address, size)
+  if size > BROUGHT then
+    rest_of(run, call_id, address)[N_RESULTS] = size
+  else
+    take_results(run, call_id, 0, size)
+  end
+end
+
+local function unstage(run, call_id, call)
+  for number = 0, call[C_CHUNKS] - 1 do put(run, 'u:' .. call_id .. ':' .. number, false) end
+  call[C_CHUNKS] = 0
+end
+
+-- Do the next piece of what is left.
+local function move_on(run, id, rest)
+  if rest[N_CHUNK] < rest[N_CHUNKS] then
+    local field = 'u:' .. id .. ':' .. rest[N_CHUNK]
+    local calls = cmsgpack.unpack(get(run, field))
+    for at = 1, #calls, U_WIDTH do
+      local scope, member, gather = rest[N_SCOPE], rest[N_MEMBER], calls[at + 5]
+      if gather >= 0 then scope, member = rest[N_GATHERS][gather + 1], calls[at + 6] end
+      local body = stow(run, calls[at], calls[at + 2])
+      add(
+        run, calls[at], calls[at + 1], body, calls[at + 3], calls[at + 4], scope, member, NONE, -1, true
+      )
+    end
+    put(run, field, false)
+    rest[N_CHUNK] = rest[N_CHUNK] + 1
+  else
+    local first = math.max(rest[N_RESULTS] - PAGE, 0)
+    take_results(run, id, first, rest[N_RESULTS])
+    rest[N_RESULTS] = first
+  end
+  if rest[N_CHUNK] < rest[N_CHUNKS] or rest[N_RESULTS] > 0 then
+    rest[N_DUE] = now
+    mark(run, 'n:' .. id)
+    set_timer(run, id, rest[N_ADDRESS], now)
+    await(now, rest[N_ADDRESS])
+  else
+    put(run, 'n:' .. id, false)
+    local rests = header(run)[H_RESTS]
+    table.remove(rests, position(rests, id .. ':' .. service_of(rest[N_ADDRESS])))
+    run.write = true
+    set_timer(run, id, rest[N_ADDRESS], false)
+  end
 end
 
 local function leave(run, scope)
@@ -243,7 +330,7 @@ local function leave(run, scope)
     put(run, 's:' .. scope, false)
     if record[S_LOST] then
       if not record[M_BODY] then put(run, 'b:' .. scope, false) end
-      take_results(run, scope, record[S_SIZE])
+      forget(run, scope, record[M_ADDRESS], record[S_SIZE])
     else
       make(run, scope, record, NONE, record[S_SIZE])
     end
@@ -261,7 +348,8 @@ local function remove(run, call_id, call)
   ended_address, ended_id = call[C_ADDRESS], call_id
   count(run, H_LIVE, -1)
   if call[C_DUE] ~= 0 then timers[name_of(run, call_id, call)] = false end
-  take_results(run, call_id, call[C_GATHERED])
+  unstage(run, call_id, call)
+  forget(run, call_id, call[C_ADDRESS], call[C_GATHERED])
   leave(run, call[C_SCOPE])
 end
 
@@ -303,16 +391,6 @@ end
 
 ---- joins, scopes, the run ---------------------------------------------------------------------
 
-local function position(list, wanted)
-  for number, one in ipairs(list) do
-    if one == wanted then return number end
-  end
-end
-
-local function set_join_timer(run, join_id, join, due)
-  timers[run.id .. ':' .. join_id .. ':' .. service_of(join[M_ADDRESS])] = due
-end
-
 local function forget_late(run, join)
   local late = join[J_LATE]
   if late and not late[5] then put(run, 'b:' .. late[1], false) end
@@ -336,7 +414,7 @@ local function register(run, join_id, join)
   if outside > 0 then count(run, H_EXTERNAL, 1) end
   if join[J_DUE] > 0 then
     count(run, H_TIMED, 1)
-    set_join_timer(run, join_id, join, join[J_DUE])
+    set_timer(run, join_id, join[M_ADDRESS], join[J_DUE])
     await(join[J_DUE], join[M_ADDRESS])
   end
   return false
@@ -369,7 +447,7 @@ local function emit(run, event, payload)
     local join = ready[number][2]
     if join[J_DUE] > 0 then
       count(run, H_TIMED, -1)
-      set_join_timer(run, ready[number][1], join, false)
+      set_timer(run, ready[number][1], join[M_ADDRESS], false)
       forget_late(run, join)
     end
     make(run, ready[number][1], join, join[J_EVENTS], -1)
@@ -393,7 +471,7 @@ local function add_join(run, new, scope, member)
     forget_late(run, join)
     make(run, new[2], join, new[7], -1)
   else
-    enter(run, scope)
+    enter(run, scope, 1)
   end
 end
 
@@ -424,18 +502,26 @@ local function lapse(run, join_id, join)
   leave(run, join[M_SCOPE])  -- the join's own place, after its call has taken one
 end
 
--- new: { call id, address, body, delay_ms, due_ms, count of members, tolerated } from 2 on
+-- new: { call id, address, body, delay_ms, due_ms, count of members, tolerated, staged } from 2 on
 local function add_gather(run, new, members, scope, member)
   local body = stow(run, new[2], ARGV[new[4]])
-  local record = { new[3], new[5], new[6], scope, member, body, #members, new[8], 0, false, 0, [S_WRITE] = true }
-  if #members == 0 then
+  local size = #members + new[9]
+  local record = { new[3], new[5], new[6], scope, member, body, size, new[8], 0, false, 0, [S_WRITE] = true }
+  if size == 0 then
     make(run, new[2], record, NONE, 0)
     return
   end
   if run.scopes == NONE then run.scopes = {} end
   run.scopes[new[2]] = record
-  enter(run, scope)
+  enter(run, scope, 1)
   for number, call in ipairs(members) do add_new(run, call, new[2], number - 1) end
+  count_staged(run, new[2], new[9])
+end
+
+-- Have nothing fire that is left to do of calls of a run that goes.
+local function drop_rests(run)
+  for _, name in ipairs(header(run)[H_RESTS]) do timers[run.id .. ':' .. name] = false end
+  run.h[H_RESTS] = {}
 end
 
 -- Forget the events of a run that is over. Nothing else is left in it but the fields named here, so
@@ -459,6 +545,7 @@ local function finish(run)
   end_run(run)
   local keep_ms = dead_retention_ms
   if h[H_PENDING] == 0 then
+    drop_rests(run)
     clear(run)
     keep_ms = retention_ms
     if keep_ms == 0 then
@@ -527,7 +614,7 @@ local function cancel(run, reason)
   end
   for field, join in pairs(run.has) do
     if join and string.byte(field) == 106 and join[J_DUE] > 0 then  -- j
-      set_join_timer(run, string.sub(field, 3), join, false)
+      set_timer(run, string.sub(field, 3), join[M_ADDRESS], false)
     end
   end
   local h = header(run)
@@ -547,6 +634,7 @@ local function expire(run)
   for call_id, call in pairs(run.calls) do
     if call then letters[name_of(run, call_id, call)] = false end
   end
+  drop_rests(run)
   set_run_timer(run, false)
   delete_run(run)
   return DONE
@@ -569,7 +657,7 @@ act[START] = function(_, command)
   if find(run_id) then return { run_id, 0, 0 } end
   local run = new_run(run_id)
   run.fresh, run.write = true, true
-  run.h = { FORMAT, RUNNING, 0, 0, 0, 0, 0, 0, 0, 0 }
+  run.h = { FORMAT, RUNNING, 0, 0, 0, 0, 0, 0, 0, 0, {} }
   runs[run_id] = run
   if key ~= '' then
     put(run, 'k', key)
@@ -606,6 +694,7 @@ local function claim(run, call_id, generation, claim_id, lease_ms, suspects)
   end
   call[C_CLAIM] = claim_id
   call[C_UNCLAIMED] = 0
+  unstage(run, call_id, call)
   call[C_ATTEMPTS] = call[C_ATTEMPTS] + 1
   wait(run, call_id, call, LEASED, lease_ms)
   return grant(run, call_id, call)
@@ -624,19 +713,23 @@ act[RENEW] = function(run, command)
   return DONE
 end
 
--- COMMIT, run id, call id, claim id, result or 0, counts of emits, joins, gathers and calls; then
+-- COMMIT, run id, call id, claim id, result, counts of emits, joins, gathers and calls; then
 --   emits     event, payload
 --   joins     see add_join
 --   gathers   see add_gather; then the members, like calls
 --   calls     call id, address, body, delay_ms, due_ms
 -- Those lists become [1], { emits, joins, gathers, members of each, calls }; false if all are empty.
+-- The result is a number of ARGV, or 0; or { that, chunks, staged } for a decision in parts.
 act[COMMIT] = function(run, command)
   local call, problem = claimed(run, command[4], command[5])
   if not call then return problem end
   local scope, member, made = call[C_SCOPE], call[C_MEMBER], command[1]
-  if command[6] > 0 then
+  local result, chunks, staged = command[6], 0, 0
+  if type(result) == 'table' then result, chunks, staged = unpack(result) end
+  if chunks ~= call[C_CHUNKS] then return LOST end  -- the store has forgotten a part, or never had it
+  if result > 0 then
     local field = 'r:' .. scope .. ':' .. member
-    if not get(run, field) then put(run, field, ARGV[command[6]]) end
+    if not get(run, field) then put(run, field, ARGV[result]) end
   end
   if made then
     local emits, joins, gathers, members, calls = unpack(made)
@@ -645,9 +738,59 @@ act[COMMIT] = function(run, command)
     for number, new in ipairs(gathers) do add_gather(run, new, members[number], scope, member) end
     for _, new in ipairs(calls) do add_new(run, new, scope, member) end
   end
+  count_staged(run, scope, staged)
+  call[C_CHUNKS] = 0  -- they are the rest's now
   remove(run, command[4], call)
+  if chunks > 0 then
+    local rest, gathers = rest_of(run, command[4], call[C_ADDRESS]), {}
+    for number, new in ipairs(made and made[3] or NONE) do gathers[number] = new[2] end
+    rest[N_SCOPE], rest[N_MEMBER], rest[N_CHUNKS], rest[N_GATHERS] = scope, member, chunks, gathers
+  end
   conclude(run)
   return DONE
+end
+
+-- STAGE, run id, call id, claim id, number, count; then calls: call id, address, body, delay_ms, due_ms,
+-- number of the gather or -1, number of the member. They become [1].
+act[STAGE] = function(run, command)
+  local call_id, number = command[4], command[6]
+  local call, problem = claimed(run, call_id, command[5])
+  if not call then return problem end
+  if number == call[C_CHUNKS] then
+    local part = {}
+    for _, new in ipairs(command[1]) do
+      local at = #part
+      part[at + 1], part[at + 2], part[at + 3] = new[2], new[3], ARGV[new[4]]
+      part[at + 4], part[at + 5], part[at + 6], part[at + 7] = new[5], new[6], new[7], new[8]
+    end
+    put(run, 'u:' .. call_id .. ':' .. number, cmsgpack.pack(part))
+    call[C_CHUNKS] = number + 1
+    call[C_WRITE] = true
+  end
+  return number < call[C_CHUNKS] and DONE or LOST
+end
+
+-- COLLECT, run id, call id, claim id, first. Replies with a list of results, false for none.
+act[COLLECT] = function(run, command)
+  local call_id, first = command[4], command[6]
+  local call, problem = claimed(run, call_id, command[5])
+  if not call then return problem end
+  local page, size = {}, 0
+  local final = math.min(call[C_GATHERED], first + PAGE) - 1
+  for start = first, final, 50 do
+    local fields = {}
+    for number = start, math.min(start + 49, final) do
+      fields[#fields + 1] = 'r:' .. call_id .. ':' .. number
+    end
+    prepare(run, fields)
+    for _, field in ipairs(fields) do
+      local value = get(run, field)
+      page[#page + 1] = value
+      size = size + #(value or '')
+      if size >= PAGE_BYTES then return page end
+    end
+  end
+  return page
 end
 
 -- POSTPONE, run id, call id, claim id, counts, phase, delay_ms, reason
@@ -698,12 +841,24 @@ local function fire_join(run, join_id)
   return DONE
 end
 
+local has_rested = false  -- whether a rest was moved on: enough for one sweep
+
+local function fire_rest(run, id, rest)
+  if rest[N_DUE] > now then return STALE end
+  move_on(run, id, rest)
+  has_rested = true
+  return DONE
+end
+
 -- FIRE, run id, call id, id of a join, or ''
 act[FIRE] = function(run, command)
   local call_id = command[4]
   if call_id == '' then return expire(run) end
   local call = get_call(run, call_id)
-  if not call then return fire_join(run, call_id) end
+  if not call then
+    local rest = get(run, 'n:' .. call_id)
+    return rest and fire_rest(run, call_id, rest) or fire_join(run, call_id)
+  end
   if call[C_DUE] == 0 or call[C_DUE] > now then return STALE end
   if call[C_PHASE] == LEASED then
     call[C_LOST] = call[C_LOST] + 1

@@ -10,6 +10,7 @@ from pwf_core.testing.runs.events import *
 from pwf_core.testing.runs.gathers import *
 from pwf_core.testing.runs.joins import *
 from pwf_core.testing.runs.keys import *
+from pwf_core.testing.runs.parts import *
 from pwf_core.testing.runs.payloads import *
 from pwf_core.testing.runs.retries import *
 from pwf_core.testing.runs.timeouts import *

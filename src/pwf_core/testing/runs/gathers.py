@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pwf_core.commands import Answer, Bury, Drop, Granted, Requeue
+from pwf_core.commands import Answer, Bury, Collect, Drop, Granted, Page, Requeue
 from pwf_core.decisions import NewCall
 from pwf_core.testing.bench import Bench, open_bench
 from pwf_core.testing.harness import Harness, behaviour
@@ -340,4 +340,6 @@ async def test_large_gather(harness: Harness[object]) -> None:
         assert {Answer.DONE} == set(await bench.do(*commits[first : first + 64]))
 
     then = await bench.take_one("work.then")
-    assert [number.to_bytes(2, "big") for number in range(300)] == then.results
+    assert (None, 300) == (then.results, then.uncollected)  # too many to be brought along
+    (page,) = await bench.do(Collect(then.run_id, then.call_id, then.claim_id, 0))
+    assert Page([number.to_bytes(2, "big") for number in range(300)]) == page

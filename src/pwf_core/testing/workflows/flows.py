@@ -451,3 +451,30 @@ async def test_one_emitter_twice_and_two_once(harness: WorkflowHarness[Any]) -> 
         run = await client.start(publish(begin))
 
         assert [1, 4, 2] == await run.result(timeout=PATIENCE)
+
+
+@behaviour()
+async def test_gather_wider_than_one_step(harness: WorkflowHarness[Any]) -> None:
+    """A thousand members and the results of all of them, in order; with another gather inside."""
+    work = Service("work")
+
+    @work.task
+    async def fan(size: int) -> Next:
+        return gather([publish(leaf, number) for number in range(size)], then=publish(total))
+
+    @work.task
+    async def leaf(number: int) -> Next:
+        if number == 500:
+            return gather([publish(leaf, 7), publish(leaf, 8)], then=publish(total))
+        return result(number)
+
+    @work.task
+    async def total(ctx: Context) -> Next:
+        return result([len(ctx.results), *ctx.results][:600])
+
+    client = await harness.client()
+    async with harness.worker(client, work):
+        run = await client.start(publish(fan, 1000))
+        found = await run.result(timeout=PATIENCE)
+
+    assert [1000, *range(500), [2, 7, 8], *range(501, 599)] == found
