@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import threading
 import time
@@ -13,12 +15,12 @@ from typing import Any, Self, TypeVar, overload
 import attrs
 
 from pwf import _requests as requests
-from pwf._patience import Patience
+from pwf._patience import BUDGET, patiently_blocking
 from pwf._requests import Look, Wait
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Answer, Command, Reply
 from pwf_core.directives import Publish
-from pwf_core.errors import RunNotFoundError, StoreFullError, UnavailableError
+from pwf_core.errors import RunNotFoundError
 from pwf_core.events import Event
 from pwf_core.ids import RunId
 from pwf_core.names import check_name
@@ -60,7 +62,7 @@ class BlockingRun:
         return reply is Answer.DONE
 
     def wait(self, *, timeout: float | timedelta | None = None) -> Status:
-        """See `Run.wait`."""
+        """See `Run.wait`; a server that has fallen silent may take its own time-out longer."""
         return self._end(timeout).status
 
     @overload
@@ -68,7 +70,7 @@ class BlockingRun:
     @overload
     def result(self, type_: type[T], /, *, timeout: float | timedelta | None = None) -> T: ...
     def result(self, type_: Any = Any, /, *, timeout: float | timedelta | None = None) -> Any:
-        """See `Run.result`."""
+        """See `Run.result`, and `wait`."""
         outcome = self._end(timeout)
         requests.raise_for(self.id, outcome)
         return requests.value_of(self.id, outcome, type_)
@@ -80,16 +82,14 @@ class BlockingRun:
         with port.watch(self.id) as watch:
 
             def perform(step: Look | Wait) -> object:
+                left = math.inf if deadline is None else deadline - time.monotonic()
                 if isinstance(step, Look):
-                    (view,) = port.read([self.id])
+                    budget = min(max(left, 0), BUDGET)
+                    (view,) = patiently_blocking(lambda: port.read([self.id]), budget=budget)
                     return view
-                pause = step.timeout
-                if deadline is not None:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise TimeoutError(f"Run {self.id} has not ended within {limit} seconds.")
-                    pause = min(pause, left)
-                return watch.wait(pause)
+                if left <= 0:
+                    raise TimeoutError(f"Run {self.id} has not ended within {limit} seconds.")
+                return watch.wait(min(step.timeout, left))
 
             return drive(requests.wait_for_end(self.id), perform)
 
@@ -213,17 +213,9 @@ class BlockingClient:
     def _apply(self, commands: Sequence[Command]) -> list[Reply]:
         replies: list[Reply] = []
         for first in range(0, len(commands), _BATCH):
-            batch = commands[first : first + _BATCH]
-            patience = Patience()
-            while True:
-                try:
-                    replies += self.port.apply(batch)
-                    break
-                except StoreFullError:
-                    raise
-                except UnavailableError:
-                    pause = patience.next_pause()
-                    if pause is None:
-                        raise
-                    time.sleep(pause)
+            send = functools.partial(self._send, commands[first : first + _BATCH])
+            replies += patiently_blocking(send)
         return replies
+
+    def _send(self, commands: Sequence[Command]) -> list[Reply]:
+        return self.port.apply(commands)  # which may have to be opened first

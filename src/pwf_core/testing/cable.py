@@ -9,6 +9,7 @@ import attrs
 
 from pwf_core.commands import Command, Renew
 from pwf_core.errors import UnavailableError
+from pwf_core.ids import RunId
 from pwf_core.ports import Take
 
 __all__ = ["Cable"]
@@ -21,10 +22,12 @@ class Cable:
     Attributes:
         is_cut: Whether it is.
         drops_renewals: Whether renewals of leases do not get through.
+        lost: How many requests have met it cut.
     """
 
     is_cut: bool = False
     drops_renewals: bool = False
+    lost: int = 0
     _port: Any = None
 
     def __call__(self, port: Any) -> Self:
@@ -49,7 +52,12 @@ class Cable:
         """See `Backend.idle`."""
         return self._through().idle(services, timeout)
 
+    def read(self, run_ids: Sequence[RunId]) -> Any:
+        """See `Backend.read`."""
+        return self._through().read(run_ids)
+
     def _through(self) -> Any:
         if self.is_cut:
+            self.lost += 1
             raise UnavailableError("The cable is cut.")
         return self._port

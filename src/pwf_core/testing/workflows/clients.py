@@ -13,8 +13,10 @@ from pwf_core.directives import Next, publish, result
 from pwf_core.errors import KeyConflictError, PayloadTooLargeError, RunNotFoundError
 from pwf_core.service import Service
 from pwf_core.state import Rules
+from pwf_core.testing.cable import Cable
 from pwf_core.testing.harness import PATIENCE, WorkflowHarness, behaviour
 from pwf_core.testing.making import new_run_id
+from pwf_core.testing.workflows._waiting import eventually
 from pwf_core.views import Status
 
 
@@ -83,6 +85,24 @@ async def test_waiting_has_a_limit(harness: WorkflowHarness[Any]) -> None:
     async with harness.worker(client, _service()):
         assert 1 == await run.result(int, timeout=PATIENCE)
         assert Status.FINISHED is await run.wait(timeout=PATIENCE)
+
+
+@behaviour()
+async def test_waiting_outlives_lost_connections(harness: WorkflowHarness[Any]) -> None:
+    """Who waits for a result notices nothing of a short outage."""
+    cable = Cable()
+    client, other = await harness.client(cable), await harness.client()
+    run = await client.start(publish("work.echo", "x"))
+    cable.is_cut = True
+    waiting = asyncio.create_task(run.result(str, timeout=PATIENCE))
+
+    async def has_met_it() -> bool:
+        return cable.lost > 1 or waiting.done()
+
+    await eventually(has_met_it)
+    cable.is_cut = False
+    async with harness.worker(other, _service()):
+        assert "x" == await waiting
 
 
 @behaviour()
