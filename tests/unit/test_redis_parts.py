@@ -34,6 +34,7 @@ from pwf_core.errors import (
 )
 from pwf_core.ports import Take
 from pwf_core.state import Rules
+from pwf_core.steps import drive
 from pwf_core.views import Outcome, Status
 from pwf_redis.adapter import adapter
 from pwf_redis.embedded import adapter as embedded
@@ -43,6 +44,7 @@ driver = pytest.importorskip("redis.exceptions")
 msgpack = pytest.importorskip("msgspec.msgpack")
 
 from pwf_redis import checks, codec, records, scripts  # noqa: E402
+from pwf_redis.consuming import Consuming  # noqa: E402
 from pwf_redis.errors import NoGroupError, translate  # noqa: E402
 from pwf_redis.target import Target  # noqa: E402
 
@@ -477,3 +479,20 @@ class TestChecks:
         server.format = b"9 fused"
         with pytest.raises(ConfigurationError, match="Upgrade"):
             server.drive(checks.check_format(checks.Facts("here:1"), Keys("n"), paired=False))
+
+
+class TestConsuming:
+    def test_a_group_that_is_lost_as_soon_as_it_is_made_is_made_at_the_next_look(self):
+        """FLUSHALL may come in between; to give up would stop the worker."""
+        consuming = Consuming(Keys("n"), checks.Facts("here"), "me")
+        asked = []
+
+        def perform(effect):
+            ((name, *_),) = effect.commands
+            asked.append(name)
+            if name in {"XREADGROUP", "XAUTOCLAIM"}:
+                raise NoGroupError
+            return [0]
+
+        assert drive(consuming.receive(["a"], 5, 0.0), perform) == []
+        assert asked[-3:] == ["XREADGROUP", "XGROUP", "XREADGROUP"]
