@@ -193,7 +193,7 @@ class BlockingWorker:
                 patience.report(logger, error)
                 self._closed.wait(patience.next_pause())
             else:
-                self._pulse.answered()
+                self._pulse.answered(reply.problem)
                 return reply
         return None
 

@@ -205,7 +205,7 @@ class Worker:
                 patience.report(logger, error)
                 await asyncio.sleep(pause)
             else:
-                self._pulse.answered()
+                self._pulse.answered(reply.problem)
                 return reply
 
     async def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
