@@ -27,7 +27,7 @@ from pwf._threads import Threads
 from pwf.blocking import BlockingClient
 from pwf.logs import CurrentCall, current_call
 from pwf_core.engine import Exchange, RunningCall
-from pwf_core.errors import ConfigurationError, UnavailableError
+from pwf_core.errors import ConfigurationError, StoreFullError, UnavailableError
 from pwf_core.ports import Exchanged
 from pwf_core.service import Service
 
@@ -168,8 +168,7 @@ class BlockingWorker:
                 with self._lock:
                     if self._engine.stopping and self._engine.is_done:
                         return
-                    exchange = self._engine.next_exchange()
-                reply = self._exchange(exchange)
+                exchange, reply = self._exchange()
                 if reply is None:
                     return
                 with self._lock:
@@ -183,8 +182,10 @@ class BlockingWorker:
             logger.exception("the worker stops: this is a bug in pwf or in an adapter")
             self._failure = error
 
-    def _exchange(self, exchange: Exchange) -> Exchanged | None:
-        patience = Patience(budget=None)
+    def _exchange(self) -> tuple[Exchange, Exchanged | None]:
+        patience, refused = Patience(budget=None), True
+        with self._lock:
+            exchange = self._engine.next_exchange()
         while not self._closed.is_set():
             try:
                 reply = self._port.exchange(exchange.commands, exchange.take)
@@ -192,10 +193,14 @@ class BlockingWorker:
                 self._pulse.failed(error)
                 patience.report(logger, error)
                 self._closed.wait(patience.next_pause())
+                refused &= isinstance(error, StoreFullError)
+                if refused:
+                    with self._lock:
+                        exchange = self._engine.next_exchange(exchange)
             else:
                 self._pulse.answered(reply.problem)
-                return reply
-        return None
+                return exchange, reply
+        return exchange, None
 
     def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
         with self._lock:

@@ -27,7 +27,7 @@ from pwf._threads import Threads
 from pwf.client import Client
 from pwf.logs import CurrentCall, current_call
 from pwf_core.engine import Exchange, RunningCall
-from pwf_core.errors import ConfigurationError, UnavailableError
+from pwf_core.errors import ConfigurationError, StoreFullError, UnavailableError
 from pwf_core.ports import Exchanged
 from pwf_core.service import Service
 from pwf_core.tasks import Task
@@ -177,8 +177,7 @@ class Worker:
         renewing = asyncio.create_task(self._renew(), name="pwf-renew")
         try:
             while not (self._engine.stopping and self._engine.is_done):
-                exchange = self._engine.next_exchange()
-                reply = await self._exchange(exchange)
+                exchange, reply = await self._exchange()
                 for call in self._engine.exchanged(exchange, reply):
                     self._start(call)
                 if not self._engine.has_conclusions:
@@ -193,8 +192,9 @@ class Worker:
             for task in self._tasks.values():
                 task.cancel()
 
-    async def _exchange(self, exchange: Exchange) -> Exchanged:
-        patience = Patience(budget=None)
+    async def _exchange(self) -> tuple[Exchange, Exchanged]:
+        exchange = self._engine.next_exchange()
+        patience, refused = Patience(budget=None), True
         while True:
             try:
                 reply = await self._port.exchange(exchange.commands, exchange.take)
@@ -204,9 +204,12 @@ class Worker:
                 assert pause is not None
                 patience.report(logger, error)
                 await asyncio.sleep(pause)
+                refused &= isinstance(error, StoreFullError)
+                if refused:
+                    exchange = self._engine.next_exchange(exchange)
             else:
                 self._pulse.answered(reply.problem)
-                return reply
+                return exchange, reply
 
     async def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
         """Wait until there may be something to do."""

@@ -53,7 +53,10 @@ class RunningCall:
 
 @attrs.frozen(eq=False)
 class Exchange:
-    """One round trip to make; to be repeated as it is if the backend was away."""
+    """One round trip to make; to be repeated as it is if the backend was away.
+
+    If the store was full, and nothing else went wrong, a new one may take its place.
+    """
 
     commands: Sequence[Command]
     take: Take
@@ -104,8 +107,15 @@ class Engine:
         """Whether nothing is in hand."""
         return not self.running and not self._concluded and not self._held
 
-    def next_exchange(self) -> Exchange:
-        """Return the next round trip, with everything that has been concluded so far."""
+    def next_exchange(self, refused: Exchange | None = None) -> Exchange:
+        """Return the next round trip, with everything that has been concluded so far.
+
+        Args:
+            refused: The last one, if a full store has refused it, so that nothing was taken: it
+                goes out again, together with what may make room by now.
+        """
+        if refused is not None:
+            self._concluded[:0] = zip(refused.commands, refused.calls, strict=True)
         self._exchanges += 1
         concluded, self._concluded = self._concluded, []
         take = Take(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from tests.integration.sites import Flavour, Pair, Work, ctl
+from tests.integration.sites import Flavour, Pair, Work, ctl, paired
 
 from pwf.testing.servers import RabbitServer, RedisServer
 
@@ -51,7 +52,7 @@ def work() -> Iterator[Work]:
     """A service; its handlers end with the test."""
     work = Work()
     yield work
-    work.go.set()
+    work.let_go()
 
 
 @pytest.fixture
@@ -59,6 +60,30 @@ def own_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
     """A Redis of the test's own; `redis_server` is asked for so that absence is said alike."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+def admin(own_redis: RedisServer) -> Iterator[Any]:
+    """An operator of the test's own Redis."""
+    redis = pytest.importorskip("redis")
+    with redis.Redis.from_url(own_redis.url) as admin:
+        yield admin
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("streams", marks=pytest.mark.redis),
+        pytest.param("rabbit", marks=[pytest.mark.redis, pytest.mark.rabbit]),
+    ],
+)
+def backend_url(request: pytest.FixtureRequest, own_redis: RedisServer) -> str:
+    """A fresh backend: Redis alone, its streams beside its store, or RabbitMQ beside it."""
+    if request.param == "redis":
+        return own_redis.url
+    if request.param == "streams":
+        return paired(own_redis.url, own_redis.url)
+    return paired(request.getfixturevalue("amqp_url"), own_redis.url, namespace=fresh_name())
 
 
 @pytest.fixture(scope="session")

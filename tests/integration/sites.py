@@ -41,9 +41,10 @@ __all__ = [
     "paired",
     "until",
     "with_options",
+    "works",
 ]
 
-LIMIT = 60.0  # seconds; generous, and never waited for in full
+LIMIT = 20.0  # seconds; generous, and never waited for in full
 
 
 @attrs.frozen
@@ -109,16 +110,19 @@ class Work:
     """A service whose handlers can be held.
 
     Attributes:
-        service: Its tasks are `chain` (n calls, one after the other), `hold` (a sync one, in a
-            thread) and `linger` (an async one).
-        held: How many handlers have been started that are to be held, by attempts.
+        service: Its tasks are `chain` (n calls, one after the other), and those that are held:
+            `hold` (a sync one, in a thread) and `linger` (an async one) go on with a chain, `fork`
+            with two of them, after `rest` nothing comes.
+        held: The attempts of handlers that have been started and are to be held.
         go: Lets them finish.
+        rested: Lets `rest` finish.
     """
 
     def __init__(self) -> None:
         self.service = Service("work")
         self.held: list[int] = []
         self.go = threading.Event()
+        self.rested = threading.Event()
 
         @self.service.task
         async def chain(n: int) -> Next:
@@ -135,6 +139,29 @@ class Work:
             self.held.append(ctx.attempt)
             await eventually(self.go.is_set)
             return publish("work.chain", 1)
+
+        @self.service.task
+        def fork(ctx: Context) -> Next:
+            self.held.append(ctx.attempt)
+            self.go.wait(LIMIT)
+            return publish("work.chain", 1), publish("work.chain", 1)
+
+        @self.service.task
+        def rest(ctx: Context) -> Next:
+            self.held.append(ctx.attempt)
+            self.rested.wait(LIMIT)
+            return result("done")
+
+    def let_go(self) -> None:
+        """Let all of them finish."""
+        self.go.set()
+        self.rested.set()
+
+
+async def works(client: Any) -> None:
+    """Check that a new run is taken and finished."""
+    run = await client.start(publish("work.chain", 3))
+    assert await run.result(timeout=LIMIT) == "done"
 
 
 async def eventually(condition: Callable[[], object]) -> None:

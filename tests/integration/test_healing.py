@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.integration.sites import LIMIT, Flavour, Pair, Work, ctl, eventually, paired, until
+from tests.integration.sites import LIMIT, Flavour, Pair, Work, ctl, eventually, until, works
 
 from pwf import RunNotFoundError, connect, publish
 from pwf.testing.servers import RabbitServer, RedisServer
@@ -23,31 +22,6 @@ from pwf_core.ids import ClaimId
 from pwf_core.ports import Take
 
 pika = pytest.importorskip("pika")
-redis = pytest.importorskip("redis")
-
-
-@pytest.fixture(
-    params=[
-        pytest.param("redis", marks=pytest.mark.redis),
-        pytest.param("streams", marks=pytest.mark.redis),
-        pytest.param("rabbit", marks=[pytest.mark.redis, pytest.mark.rabbit]),
-    ],
-)
-def url(request: pytest.FixtureRequest, own_redis: RedisServer) -> str:
-    """A fresh backend: Redis alone, its streams beside its store, or RabbitMQ beside it."""
-    if request.param == "redis":
-        return own_redis.url
-    if request.param == "streams":
-        return paired(own_redis.url, own_redis.url)
-    amqp = request.getfixturevalue("amqp_url")
-    return paired(amqp, own_redis.url, namespace=f"t{uuid.uuid4().hex[:12]}")
-
-
-@pytest.fixture
-def admin(own_redis: RedisServer) -> Iterator[Any]:
-    """An operator of Redis."""
-    with redis.Redis.from_url(own_redis.url) as admin:
-        yield admin
 
 
 @asynccontextmanager
@@ -58,17 +32,11 @@ async def working(flavour: Flavour, url: str, work: Work, **options: Any) -> Asy
         yield client
 
 
-async def works(client: Any) -> None:
-    """Check that a new run is taken and finished."""
-    run = await client.start(publish("work.chain", 3))
-    assert await run.result(timeout=LIMIT) == "done"
-
-
-def test_flushed_store(flavour: Flavour, url: str, work: Work, admin: Any) -> None:
+def test_flushed_store(flavour: Flavour, backend_url: str, work: Work, admin: Any) -> None:
     """FLUSHALL takes all runs; they are unknown from then on, and new ones are taken."""
 
     async def main() -> None:
-        async with working(flavour, url, work) as client:
+        async with working(flavour, backend_url, work) as client:
             old = await client.start_many([publish("work.hold") for _ in range(3)])
             await eventually(lambda: len(work.held) == 3)
             later = await client.start(publish("work.chain", 1).after(timedelta(seconds=1)))
@@ -85,7 +53,7 @@ def test_flushed_store(flavour: Flavour, url: str, work: Work, admin: Any) -> No
 
 
 def test_store_flushed_again_and_again(
-    flavour: Flavour, url: str, work: Work, admin: Any, caplog: pytest.LogCaptureFixture
+    flavour: Flavour, backend_url: str, work: Work, admin: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever is half done at that moment; queues and groups are made anew."""
 
@@ -96,7 +64,7 @@ def test_store_flushed_again_and_again(
             return "forgotten"
 
     async def main() -> None:
-        async with working(flavour, url, work) as client:
+        async with working(flavour, backend_url, work) as client:
             ends = []
             for _ in range(30):
                 runs = await client.start_many([publish("work.chain", 5) for _ in range(5)])
@@ -109,11 +77,11 @@ def test_store_flushed_again_and_again(
     assert "bug" not in caplog.text
 
 
-def test_scripts_flushed_under_load(flavour: Flavour, url: str, work: Work, admin: Any) -> None:
+def test_scripts_flushed_under_load(flavour: Flavour, backend_url: str, work: Work, admin: Any) -> None:
     """SCRIPT FLUSH in a loop: they are loaded again, and nothing is lost or said."""
 
     async def main() -> None:
-        async with working(flavour, url, work) as client:
+        async with working(flavour, backend_url, work) as client:
             runs = await client.start_many([publish("work.chain", 20) for _ in range(20)])
             ends = asyncio.gather(*(run.result(timeout=LIMIT) for run in runs))
             while not ends.done():
@@ -124,11 +92,11 @@ def test_scripts_flushed_under_load(flavour: Flavour, url: str, work: Work, admi
     asyncio.run(main())
 
 
-def test_connections_closed_by_redis(flavour: Flavour, url: str, work: Work, admin: Any) -> None:
+def test_connections_closed_by_redis(flavour: Flavour, backend_url: str, work: Work, admin: Any) -> None:
     """CLIENT KILL, again and again: of connections that lie idle, wait, listen or work."""
 
     async def main() -> None:
-        async with working(flavour, url, work) as client:
+        async with working(flavour, backend_url, work) as client:
             runs = await client.start_many([publish("work.chain", 20) for _ in range(20)])
             ends = asyncio.gather(*(run.result(timeout=LIMIT) for run in runs))
             while not ends.done():
