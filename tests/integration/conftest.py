@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.integration.sites import Flavour, Pair, Work, ctl, paired
+from tests.integration.sites import DRIVERS, Flavour, Pair, Work, ctl, fresh_name, paired
 
 from pwf.testing.servers import RabbitServer, RedisServer
 
@@ -16,9 +15,6 @@ from pwf.testing.servers import RabbitServer, RedisServer
 def flavour(request: pytest.FixtureRequest) -> Flavour:
     """Either flavour."""
     return Flavour(request.param)
-
-
-DRIVERS = [(Flavour(False), "aio-pika"), (Flavour(False), "pika"), (Flavour(True), "pika")]
 
 
 @pytest.fixture(params=DRIVERS, ids=["asyncio-aio-pika", "asyncio-pika", "threads-pika"])
@@ -40,11 +36,6 @@ def harmed_pair(
 ) -> Pair:
     """A RabbitMQ that may be harmed, with a Redis."""
     return Pair(*driving, harmed_rabbit.url, own_redis.url, fresh_name())
-
-
-def fresh_name() -> str:
-    """Return a namespace that nobody has used."""
-    return f"t{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

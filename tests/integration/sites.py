@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,12 +33,14 @@ from pwf_core.testing.shims import unblocked_client, unblocked_worker
 from pwf_rabbit.topology import Topology
 
 __all__ = [
+    "DRIVERS",
     "LIMIT",
     "Flavour",
     "Pair",
     "Work",
     "ctl",
     "eventually",
+    "fresh_name",
     "paired",
     "until",
     "with_options",
@@ -76,6 +79,10 @@ class Flavour:
     async def health(self, worker: Any) -> Any:
         """Return how *worker* stands."""
         return await worker.health() if self.blocking else worker.health()
+
+
+# Who works, and the client library that speaks to RabbitMQ; threads have pika alone.
+DRIVERS = ((Flavour(False), "aio-pika"), (Flavour(False), "pika"), (Flavour(True), "pika"))
 
 
 @attrs.frozen
@@ -177,6 +184,11 @@ async def until(condition: Callable[[Health], object], flavour: Flavour, worker:
         while not condition(health := await flavour.health(worker)):  # noqa: ASYNC110 -- as above
             await asyncio.sleep(0.02)
     return health
+
+
+def fresh_name() -> str:
+    """Return a namespace that nobody has used."""
+    return f"t{uuid.uuid4().hex[:12]}"
 
 
 def with_options(url: str, **options: object) -> str:

@@ -17,7 +17,7 @@ import pytest
 from tests.integration.sites import LIMIT, Flavour, Pair, Work, ctl, eventually, until, works
 
 from pwf import RunNotFoundError, connect, publish
-from pwf.testing.servers import RabbitServer, RedisServer
+from pwf.testing.servers import RabbitServer
 from pwf_core.ids import ClaimId
 from pwf_core.ports import Take
 
@@ -77,7 +77,9 @@ def test_store_flushed_again_and_again(
     assert "bug" not in caplog.text
 
 
-def test_scripts_flushed_under_load(flavour: Flavour, backend_url: str, work: Work, admin: Any) -> None:
+def test_scripts_flushed_under_load(
+    flavour: Flavour, backend_url: str, work: Work, admin: Any
+) -> None:
     """SCRIPT FLUSH in a loop: they are loaded again, and nothing is lost or said."""
 
     async def main() -> None:
@@ -92,7 +94,9 @@ def test_scripts_flushed_under_load(flavour: Flavour, backend_url: str, work: Wo
     asyncio.run(main())
 
 
-def test_connections_closed_by_redis(flavour: Flavour, backend_url: str, work: Work, admin: Any) -> None:
+def test_connections_closed_by_redis(
+    flavour: Flavour, backend_url: str, work: Work, admin: Any
+) -> None:
     """CLIENT KILL, again and again: of connections that lie idle, wait, listen or work."""
 
     async def main() -> None:
