@@ -34,6 +34,10 @@ class Patience:
         self._bound = _FIRST
         self._quiet_until = 0.0
 
+    def forget(self) -> None:
+        """Begin anew, after an answer; what was said lately is still not said again."""
+        self._deadline, self._bound = None, _FIRST
+
     def next_pause(self) -> float | None:
         """Return how long to wait before the next try, in seconds; None to give up."""
         now = time.monotonic()

@@ -70,6 +70,7 @@ class BlockingWorker:
         )
         self._resources = Resources(resources)
         self._pulse = Pulse()
+        self._patience = Patience(budget=None)
         self._engine = make_engine(services, self._options, new_session(), self._resources.find)
         self._lock = threading.Lock()
         self._ready = threading.Event()
@@ -183,7 +184,7 @@ class BlockingWorker:
             self._failure = error
 
     def _exchange(self) -> tuple[Exchange, Exchanged | None]:
-        patience, refused = Patience(budget=None), True
+        refused = True  # by a full store each time
         with self._lock:
             exchange = self._engine.next_exchange()
         while not self._closed.is_set():
@@ -191,14 +192,15 @@ class BlockingWorker:
                 reply = self._port.exchange(exchange.commands, exchange.take)
             except UnavailableError as error:
                 self._pulse.failed(error)
-                patience.report(logger, error)
-                self._closed.wait(patience.next_pause())
+                self._patience.report(logger, error)
+                self._closed.wait(self._patience.next_pause())
                 refused &= isinstance(error, StoreFullError)
                 if refused:
                     with self._lock:
                         exchange = self._engine.next_exchange(exchange)
             else:
                 self._pulse.answered(reply.problem)
+                self._patience.forget()
                 return exchange, reply
         return exchange, None
 

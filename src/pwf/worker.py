@@ -83,6 +83,7 @@ class Worker:
         )
         self._resources = Resources(resources)
         self._pulse = Pulse()
+        self._patience = Patience(budget=None)
         self._engine = make_engine(services, self._options, new_session(), self._resources.find)
         self._stack = AsyncExitStack()
         self._main: asyncio.Task[None] | None = None
@@ -194,21 +195,22 @@ class Worker:
 
     async def _exchange(self) -> tuple[Exchange, Exchanged]:
         exchange = self._engine.next_exchange()
-        patience, refused = Patience(budget=None), True
+        refused = True  # by a full store each time
         while True:
             try:
                 reply = await self._port.exchange(exchange.commands, exchange.take)
             except UnavailableError as error:
                 self._pulse.failed(error)
-                pause = patience.next_pause()
+                pause = self._patience.next_pause()
                 assert pause is not None
-                patience.report(logger, error)
+                self._patience.report(logger, error)
                 await asyncio.sleep(pause)
                 refused &= isinstance(error, StoreFullError)
                 if refused:
                     exchange = self._engine.next_exchange(exchange)
             else:
                 self._pulse.answered(reply.problem)
+                self._patience.forget()
                 return exchange, reply
 
     async def _pause(self, exchange: Exchange, reply: Exchanged) -> None:

@@ -69,9 +69,9 @@ class Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
 
     async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
+        self.shut()
+        self._flowing.set()
+        await asyncio.sleep(0.001)  # for a connection that was accepted, and is none of ours yet
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
@@ -174,26 +174,26 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         try:
+            await self._carry(reader, writer)
+        finally:
+            self._tasks.discard(task)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             await self._flowing.wait()
             far = await asyncio.open_connection(*self._upstream)
         except OSError:
             _reset(writer)
             return
-        except asyncio.CancelledError:
-            writer.transport.abort()
-            return
-        finally:
-            self._tasks.discard(task)
-        self._tasks.add(task)
         hop = _Hop(self, (reader, writer), far)
+        if not self._server.is_serving():  # shut since it was accepted
+            hop.reset()
+            return
         self._hops.add(hop)
         try:
             await hop.carry()
-        except asyncio.CancelledError:
-            pass  # closing: the server's callback would report it
         finally:
             self._hops.discard(hop)
-            self._tasks.discard(task)
 
 
 _Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]

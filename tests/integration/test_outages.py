@@ -6,15 +6,20 @@ Each test ends with the server as it was, and wants everything to go on with nob
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+from tests.chaos.proxy import Proxy
 from tests.integration.sites import (
     DRIVERS,
     LIMIT,
@@ -29,7 +34,7 @@ from tests.integration.sites import (
 )
 
 from pwf import StoreFullError, StoreUnavailableError, UnavailableError, publish
-from pwf.testing.servers import RabbitServer, RedisServer
+from pwf.testing.servers import LOOPBACK, RabbitServer, RedisServer
 
 
 async def refused_as_full(client: Any) -> None:
@@ -263,3 +268,98 @@ async def freeze(flavour: Flavour, url: str, port: int, steps: Steps) -> None:
         await steps.next()
         await until(lambda one: one.is_serving and not one.problem, flavour, worker)
         await works(client)
+
+
+OUTAGE = 4.0  # seconds; enough to tell a rate
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
+    """How many lines have been logged, by anybody, since the last look."""
+    caplog.set_level(logging.INFO)
+
+    def count() -> int:
+        number = len(caplog.records)
+        caplog.clear()
+        return number
+
+    return count
+
+
+@pytest.mark.redis
+def test_outage_of_redis_is_quiet(
+    flavour: Flavour, own_redis: RedisServer, work: Work, lines: Callable[[], int]
+) -> None:
+    """No more than two lines a second, with handlers that end and clients that ask meanwhile."""
+
+    async def main() -> None:
+        async with (
+            flavour.client(own_redis.url) as client,
+            flavour.worker(client, work.service, lease=timedelta(seconds=1)),
+        ):
+            await works(client)
+            held = await client.start_many([publish("work.hold") for _ in range(10)])
+            await eventually(lambda: len(work.held) == 10)
+            lines()
+            own_redis.kill()
+            work.go.set()
+            with pytest.raises(StoreUnavailableError):
+                await client.start(publish("work.chain", 1))  # which takes its time
+            assert lines() <= 2 * OUTAGE
+            own_redis.restart()
+            assert [await run.result(timeout=LIMIT) for run in held] == ["done"] * 10
+            await works(client)
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+@pytest.mark.rabbit
+def test_outage_of_rabbit_is_quiet(
+    pair: Pair, rabbit_server: RabbitServer, work: Work, lines: Callable[[], int]
+) -> None:
+    """As above; both connections of a worker are lost, and work goes on in the store."""
+
+    async def main() -> None:
+        flavour = pair.flavour
+        async with Proxy(LOOPBACK, rabbit_server.port, random.Random(1)) as proxy:
+            url = attrs.evolve(pair, amqp=f"amqp://{LOOPBACK}:{proxy.port}/").url(timeout=2)
+            async with flavour.client(url) as client, flavour.worker(client, work.service):
+                await works(client)
+                await client.start_many([publish("work.hold") for _ in range(10)])
+                await eventually(lambda: len(work.held) == 10)
+                lines()
+                proxy.shut()
+                work.go.set()
+                began = time.monotonic()
+                while time.monotonic() - began < OUTAGE:
+                    await client.start(publish("work.chain", 1))
+                    await asyncio.sleep(0.1)
+                assert lines() <= 2 * OUTAGE
+                await proxy.reopen()
+                await works(client)
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_flickering_redis_is_quiet(
+    flavour: Flavour, own_redis: RedisServer, work: Work, lines: Callable[[], int]
+) -> None:
+    """No more either where every other round trip is lost."""
+
+    async def main() -> None:
+        async with Proxy(LOOPBACK, own_redis.port, random.Random(1)) as proxy:
+            url = f"redis://{LOOPBACK}:{proxy.port}/0"
+            async with flavour.client(url) as client, flavour.worker(client, work.service):
+                await works(client)
+                runs = await client.start_many([publish("work.chain", 100) for _ in range(3)])
+                lines()
+                began = time.monotonic()
+                while time.monotonic() - began < OUTAGE:
+                    proxy.cut()
+                    await asyncio.sleep(0.002)
+                assert lines() <= 2 * OUTAGE
+                assert [await run.result(timeout=LIMIT) for run in runs] == ["done"] * 3
+
+    asyncio.run(main())
