@@ -10,10 +10,11 @@
 | `slow` | everything takes longer, for a while |
 | `hush` | as `deafen`, for new connections, too: they are accepted, and nobody answers |
 | `break_off` | as `hush`, but of the next reply of each connection a part comes through |
+| `lose_replies` | as `cut_after`, for new connections, too |
 | `shut` | connections are reset, and new ones refused, until `reopen` |
 
 Bytes are never changed. The first four strike a share of the connections there are, the others the
-whole hop; `hush` and `break_off` last until `heal`.
+whole hop; `hush` to `lose_replies` last until `heal`.
 """
 
 from __future__ import annotations
@@ -122,6 +123,10 @@ class Proxy:
     def break_off(self) -> None:
         """Let the first half of one more reply through, and then nothing."""
         self._doom(_Mode.HALF)
+
+    def lose_replies(self) -> None:
+        """Reset every connection, new ones too, at its next reply, which is lost."""
+        self._doom(_Mode.CUT_REPLY)
 
     def _doom(self, mode: _Mode) -> None:
         self.fate = mode
