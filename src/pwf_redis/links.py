@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from pwf_core.errors import StoreUnavailableError
 from pwf_redis.errors import translate
@@ -47,6 +47,11 @@ def _unwrap(replies: list[Any]) -> list[Any]:
         if isinstance(reply, ResponseError):
             raise reply
     return replies
+
+
+def _is_demoted(replies: Sequence[Any]) -> bool:
+    """Whether the server has become a replica: its address may lead to the new master by now."""
+    return any(isinstance(reply, ReadOnlyError | MasterDownError) for reply in replies)
 
 
 @attrs.define
@@ -120,6 +125,9 @@ class Links:
                     replies.append(await connection.read_response())
                 except ResponseError as error:
                     replies.append(error)
+            if _is_demoted(replies):
+                await self._drop_idle()
+                await connection.disconnect(nowait=True)  # it connects anew when it is used
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -229,6 +237,9 @@ class BlockingLinks:
                     replies.append(connection.read_response())
                 except ResponseError as error:
                     replies.append(error)
+            if _is_demoted(replies):
+                self._drop_idle()
+                connection.disconnect()  # it connects anew when it is used
             return replies
 
     @contextmanager

@@ -47,11 +47,12 @@ class Proxy:
     """Listens on a port of its own in front of *host*:*port*.
 
     Attributes:
+        upstream: Where new connections lead.
         struck: How many connections each kind of fault has struck so far.
     """
 
     def __init__(self, host: str, port: int, chance: random.Random) -> None:
-        self._upstream = (host, port)
+        self.upstream = (host, port)
         self._chance = chance
         self._hops: set[_Hop] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -186,7 +187,7 @@ class Proxy:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._flowing.wait()
-            far = await asyncio.open_connection(*self._upstream)
+            far = await asyncio.open_connection(*self.upstream)
         except OSError:
             _reset(writer)
             return

@@ -283,6 +283,7 @@ class TestErrors:
             (TimeoutError(), StoreUnavailableError),
             (driver.BusyLoadingError("loading"), StoreUnavailableError),
             (driver.ReadOnlyError("READONLY"), StoreUnavailableError),
+            (driver.ResponseError("UNBLOCKED force unblock"), StoreUnavailableError),
             (driver.OutOfMemoryError("OOM command not allowed"), StoreFullError),
             (driver.ResponseError("OOM allow-oom flag is not set"), StoreFullError),
             (driver.ResponseError("MISCONF Errors writing to the AOF file"), StoreFullError),
