@@ -118,8 +118,9 @@ class Work:
 
     Attributes:
         service: Its tasks are `chain` (n calls, one after the other), and those that are held:
-            `hold` (a sync one, in a thread) and `linger` (an async one) go on with a chain, `fork`
-            with two of them, after `rest` nothing comes.
+            `hold` (a sync one, in a thread), `linger` (an async one) and `block` (which lets the
+            loop do nothing else) go on with a chain, `fork` with two of them, after `rest` nothing
+            comes.
         held: The attempts of handlers that have been started and are to be held.
         go: Lets them finish.
         rested: Lets `rest` finish.
@@ -145,6 +146,12 @@ class Work:
         async def linger(ctx: Context) -> Next:
             self.held.append(ctx.attempt)
             await eventually(self.go.is_set)
+            return publish("work.chain", 1)
+
+        @self.service.task
+        async def block(ctx: Context) -> Next:
+            self.held.append(ctx.attempt)
+            self.go.wait(LIMIT)
             return publish("work.chain", 1)
 
         @self.service.task

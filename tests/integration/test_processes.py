@@ -168,11 +168,12 @@ def test_paused_worker_commits_nothing(url: str, crew: Crew) -> None:
     assert run(main, url) == (2, 2)
 
 
-def test_poison_dies_alone(url: str, crew: Crew) -> None:
+@pytest.mark.parametrize("kind", ["exit", "segfault", "kill"])
+def test_poison_dies_alone(url: str, crew: Crew, kind: str) -> None:
     """A call that takes its process down five times is buried; those beside it all commit."""
 
     async def main(backend: Client) -> None:
-        bad = await backend.start(publish(poison))
+        bad = await backend.start(publish(poison, kind))
         good = await backend.start_many([publish(innocent, number) for number in range(63)])
         stopping = asyncio.create_task(keep_running(crew))
         try:

@@ -6,7 +6,9 @@ Handlers tell what they do by appending a line to the file `PWF_TEST_LOG`, outsi
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,9 +40,14 @@ async def hang_once(ctx: Context) -> Next:
 
 
 @service.task(retry=SOON)
-async def poison(ctx: Context) -> Next:
+async def poison(ctx: Context, kind: str) -> Next:
     """Take the whole process down, every time."""
     note(f"poison {ctx.attempt}")
+    match kind:
+        case "segfault":
+            ctypes.string_at(0)
+        case "kill":  # as when memory runs out
+            os.kill(os.getpid(), signal.SIGKILL)
     os._exit(3)
 
 
