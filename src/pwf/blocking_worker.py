@@ -118,6 +118,7 @@ class BlockingWorker:
                 serving = self._threads[0]
                 while not leave.is_set() and serving.is_alive():
                     leave.wait(IDLE_RECHECK)
+                logger.info("leaving: finishing what runs, for up to %s", self._options.grace)
                 self._stop_taking()
                 deadline = time.monotonic() + self._options.grace.total_seconds()
                 while serving.is_alive() and not now.is_set() and time.monotonic() < deadline:
