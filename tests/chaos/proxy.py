@@ -73,7 +73,7 @@ class Proxy:
     async def __aexit__(self, *exc: object) -> None:
         self.shut()
         self._flowing.set()
-        await asyncio.sleep(0.001)  # for a connection that was accepted, and is none of ours yet
+        await asyncio.sleep(0.05)  # for a connection that was accepted, and is none of ours yet
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
