@@ -21,10 +21,12 @@ class Health:
 
     Attributes:
         is_serving: Whether it takes calls: it has begun, is not leaving, and the backend has
-            answered within the last ten seconds.
-        silence: Seconds since the backend answered last; infinite before it first did.
+            answered, without a problem, within the last ten seconds.
+        silence: Seconds since the backend last answered and all of it worked; infinite before
+            it first did.
         running: How many calls it runs.
-        problem: What the backend's last failure was; "" if it has answered since.
+        problem: What does not work, such as a broker that is away; "" if all did when the
+            backend was last asked.
     """
 
     is_serving: bool
@@ -40,10 +42,11 @@ class Pulse:
         self._answered = -math.inf
         self._problem = ""
 
-    def answered(self) -> None:
-        """Note an answer."""
-        self._answered = time.monotonic()
-        self._problem = ""
+    def answered(self, problem: str = "") -> None:
+        """Note an answer, and what does not work although there was one."""
+        if not problem:
+            self._answered = time.monotonic()
+        self._problem = problem
 
     def failed(self, error: Exception) -> None:
         """Note that there was none."""

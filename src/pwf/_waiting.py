@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from pwf._patience import Patience
 from pwf._requests import outcome_of
-from pwf_core.errors import StoreUnavailableError, UnavailableError
+from pwf_core.errors import StoreClosedError, StoreUnavailableError, UnavailableError
 from pwf_core.ids import RunId
 from pwf_core.steps import Steps
 from pwf_core.views import Outcome, RunView, Status
@@ -99,12 +99,9 @@ def wait_for_end(
     silence = StoreUnavailableError(
         f"Run {run_id} cannot be looked at: its store has not answered in time.",
     )
-    yield from _listen(limit, silence)
+    yield from _ask(Listen, limit, silence)
     while True:
-        try:
-            view: RunView | None = yield Look(limit.answer)
-        except TimeoutError as error:
-            raise silence from error
+        view: RunView | None = yield from _ask(Look, limit, silence)
         outcome = outcome_of(run_id, view)
         if outcome.status.is_final:
             return outcome
@@ -115,18 +112,22 @@ def wait_for_end(
             return heard  # with retention 0 there is nothing left to look at
 
 
-def _listen(limit: _Limit, trouble: UnavailableError) -> Steps[Effect, None]:
-    """Listen, once the server can be reached: one that restarts is back soon."""
+def _ask(
+    what: type[Listen | Look], limit: _Limit, trouble: UnavailableError
+) -> Steps[Effect, RunView | None]:
+    """Ask, once the server can be reached: one that restarts is back soon."""
     patience = Patience() if limit.seconds is None else Patience(budget=None)
     while True:
         try:
-            yield Listen(limit.answer)
+            view: RunView | None = yield what(limit.answer)
         except TimeoutError as error:
             raise trouble from error
+        except StoreClosedError:
+            raise
         except UnavailableError as error:
             trouble = error
         else:
-            return
+            return view
         pause = patience.next_pause()
         if pause is None or not limit.left:
             raise trouble

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -14,12 +15,12 @@ from typing import Any, Self, TypeVar, overload
 import attrs
 
 from pwf import _requests as requests
-from pwf._patience import Patience
+from pwf._patience import patiently_blocking
 from pwf._waiting import Effect, Listen, Look, Pause, Wait, wait_for_end
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Answer, Command, Reply
 from pwf_core.directives import Publish
-from pwf_core.errors import RunNotFoundError, StoreFullError, UnavailableError
+from pwf_core.errors import RunNotFoundError
 from pwf_core.events import Event
 from pwf_core.ids import RunId
 from pwf_core.names import check_name
@@ -61,7 +62,7 @@ class BlockingRun:
         return reply is Answer.DONE
 
     def wait(self, *, timeout: float | timedelta | None = None) -> Status:
-        """See `Run.wait`."""
+        """See `Run.wait`; a server that has fallen silent may take its own time-out longer."""
         return self._end(timeout).status
 
     @overload
@@ -69,7 +70,7 @@ class BlockingRun:
     @overload
     def result(self, type_: type[T], /, *, timeout: float | timedelta | None = None) -> T: ...
     def result(self, type_: Any = Any, /, *, timeout: float | timedelta | None = None) -> Any:
-        """See `Run.result`."""
+        """See `Run.result`, and `wait`."""
         outcome = self._end(timeout)
         requests.raise_for(self.id, outcome)
         return requests.value_of(self.id, outcome, type_)
@@ -218,17 +219,9 @@ class BlockingClient:
     def _apply(self, commands: Sequence[Command]) -> list[Reply]:
         replies: list[Reply] = []
         for first in range(0, len(commands), _BATCH):
-            batch = commands[first : first + _BATCH]
-            patience = Patience()
-            while True:
-                try:
-                    replies += self.port.apply(batch)
-                    break
-                except StoreFullError:
-                    raise
-                except UnavailableError:
-                    pause = patience.next_pause()
-                    if pause is None:
-                        raise
-                    time.sleep(pause)
+            send = functools.partial(self._send, commands[first : first + _BATCH])
+            replies += patiently_blocking(send)
         return replies
+
+    def _send(self, commands: Sequence[Command]) -> list[Reply]:
+        return self.port.apply(commands)  # which may have to be opened first

@@ -30,7 +30,7 @@ from pwf.blocking import BlockingClient
 from pwf.logs import CurrentCall, current_call
 from pwf_core.commands import Renew, Reply
 from pwf_core.engine import Exchange, RunningCall
-from pwf_core.errors import ConfigurationError, UnavailableError
+from pwf_core.errors import ConfigurationError, StoreFullError, UnavailableError
 from pwf_core.ports import Exchanged
 from pwf_core.service import Service
 
@@ -73,6 +73,7 @@ class BlockingWorker:
         )
         self._resources = Resources(resources)
         self._pulse = Pulse()
+        self._patience = Patience(budget=None)
         self._engine = make_engine(services, self._options, new_session(), self._resources.find)
         self._lock = threading.Lock()
         self._ready = threading.Event()
@@ -127,6 +128,7 @@ class BlockingWorker:
                 serving = self._threads[0]
                 while not leave.is_set() and serving.is_alive():
                     leave.wait(IDLE_RECHECK)
+                logger.info("leaving: finishing what runs, for up to %s", self._options.grace)
                 self._stop_taking()
                 deadline = time.monotonic() + self._options.grace.total_seconds()
                 while serving.is_alive() and not now.is_set() and time.monotonic() < deadline:
@@ -180,8 +182,7 @@ class BlockingWorker:
                 with self._lock:
                     if self._engine.stopping and self._engine.is_done:
                         return
-                    exchange = self._engine.next_exchange()
-                reply = self._exchange(exchange)
+                exchange, reply = self._exchange()
                 if reply is None:
                     return
                 with self._lock:
@@ -195,19 +196,26 @@ class BlockingWorker:
             log_end(error)
             self._failure = error
 
-    def _exchange(self, exchange: Exchange) -> Exchanged | None:
-        patience = Patience(budget=None)
+    def _exchange(self) -> tuple[Exchange, Exchanged | None]:
+        refused = True  # by a full store each time
+        with self._lock:
+            exchange = self._engine.next_exchange()
         while not self._closed.is_set():
             try:
                 reply = self._port.exchange(exchange.commands, exchange.take)
             except UnavailableError as error:
                 self._pulse.failed(error)
-                patience.report(logger, error)
-                self._closed.wait(patience.next_pause())
+                self._patience.report(logger, error)
+                self._closed.wait(self._patience.next_pause())
+                refused &= isinstance(error, StoreFullError)
+                if refused:
+                    with self._lock:
+                        exchange = self._engine.next_exchange(exchange)
             else:
-                self._pulse.answered()
-                return reply
-        return None
+                self._pulse.answered(reply.problem)
+                self._patience.forget()
+                return exchange, reply
+        return exchange, None
 
     def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
         with self._lock:

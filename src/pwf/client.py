@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -12,17 +13,12 @@ from typing import Any, Self, TypeVar, overload
 import attrs
 
 from pwf import _requests as requests
-from pwf._patience import Patience
+from pwf._patience import patiently
 from pwf._waiting import Effect, Listen, Look, Pause, Wait, wait_for_end
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Answer, Command, Reply
 from pwf_core.directives import Publish
-from pwf_core.errors import (
-    ConfigurationError,
-    RunNotFoundError,
-    StoreFullError,
-    UnavailableError,
-)
+from pwf_core.errors import ConfigurationError, RunNotFoundError
 from pwf_core.events import Event
 from pwf_core.ids import RunId
 from pwf_core.names import check_name
@@ -100,7 +96,8 @@ class Run:
         Raises:
             TimeoutError: If it takes longer; the run goes on.
             RunNotFoundError: If it is not known (any more).
-            UnavailableError: If the backend cannot be asked; the run may have ended.
+            UnavailableError: If the backend cannot be asked, until the time is over, or for five
+                seconds where there is no limit; the run may have ended.
             ConfigurationError: If *timeout* is something else, or negative.
         """
         return (await self._end(timeout)).status
@@ -127,7 +124,7 @@ class Run:
             RunFailedError: If it failed.
             RunStalledError: If nothing is left that could fire its joins.
             RunNotFoundError: If it is not known (any more).
-            UnavailableError: If the backend cannot be asked; the run may have ended.
+            UnavailableError: As for `wait`.
             CodecError: If the value is not of that type.
             ConfigurationError: As for `wait`.
         """
@@ -224,8 +221,9 @@ class Client:
             DirectiveError: If *first* is no `publish(...)`, or *key* cannot be a key.
             KeyConflictError: If the key names a run of another task or other arguments.
             StoreFullError: If the backend has no room; nothing was started.
-            UnavailableError: If the backend cannot be reached; without a key, nobody knows
-                whether the run was started. With one, start it again.
+            UnavailableError: If the backend cannot be reached: if it refuses for five seconds, or
+                lets its time-out (10 seconds unless the URL says otherwise) pass twice. Without a
+                key, nobody knows whether the run was started. With one, start it again.
         """
         return (await self.start_many([first], keys=[key] if key is not None else None))[0]
 
@@ -323,17 +321,6 @@ class Client:
     async def _apply(self, commands: Sequence[Command]) -> list[Reply]:
         replies: list[Reply] = []
         for first in range(0, len(commands), _BATCH):
-            batch = commands[first : first + _BATCH]
-            patience = Patience()
-            while True:
-                try:
-                    replies += await self.port.apply(batch)
-                    break
-                except StoreFullError:
-                    raise
-                except UnavailableError:
-                    pause = patience.next_pause()
-                    if pause is None:
-                        raise
-                    await asyncio.sleep(pause)
+            apply = functools.partial(self.port.apply, commands[first : first + _BATCH])
+            replies += await patiently(apply)
         return replies

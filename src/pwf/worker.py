@@ -31,7 +31,7 @@ from pwf.client import Client
 from pwf.logs import CurrentCall, current_call
 from pwf_core.commands import Renew, Reply
 from pwf_core.engine import Exchange, RunningCall
-from pwf_core.errors import ConfigurationError, UnavailableError
+from pwf_core.errors import ConfigurationError, StoreFullError, UnavailableError
 from pwf_core.ports import Exchanged
 from pwf_core.service import Service
 from pwf_core.tasks import Task
@@ -87,6 +87,7 @@ class Worker:
         )
         self._resources = Resources(resources)
         self._pulse = Pulse()
+        self._patience = Patience(budget=None)
         self._engine = make_engine(services, self._options, new_session(), self._resources.find)
         self._stack = AsyncExitStack()
         self._main: asyncio.Task[None] | None = None
@@ -186,8 +187,7 @@ class Worker:
         )
         try:
             while not (self._engine.stopping and self._engine.is_done):
-                exchange = self._engine.next_exchange()
-                reply = await self._exchange(exchange)
+                exchange, reply = await self._exchange()
                 for call in self._engine.exchanged(exchange, reply):
                     self._start(call)
                 if not self._engine.has_conclusions:
@@ -202,20 +202,25 @@ class Worker:
             for task in self._tasks.values():
                 task.cancel()
 
-    async def _exchange(self, exchange: Exchange) -> Exchanged:
-        patience = Patience(budget=None)
+    async def _exchange(self) -> tuple[Exchange, Exchanged]:
+        exchange = self._engine.next_exchange()
+        refused = True  # by a full store each time
         while True:
             try:
                 reply = await self._port.exchange(exchange.commands, exchange.take)
             except UnavailableError as error:
                 self._pulse.failed(error)
-                pause = patience.next_pause()
+                pause = self._patience.next_pause()
                 assert pause is not None
-                patience.report(logger, error)
+                self._patience.report(logger, error)
                 await asyncio.sleep(pause)
+                refused &= isinstance(error, StoreFullError)
+                if refused:
+                    exchange = self._engine.next_exchange(exchange)
             else:
-                self._pulse.answered()
-                return reply
+                self._pulse.answered(reply.problem)
+                self._patience.forget()
+                return exchange, reply
 
     async def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
         """Wait until there may be something to do."""

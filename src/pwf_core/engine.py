@@ -69,7 +69,10 @@ class RunningCall:
 
 @attrs.frozen(eq=False)
 class Exchange:
-    """One round trip to make; to be repeated as it is if the backend was away."""
+    """One round trip to make; to be repeated as it is if the backend was away.
+
+    If the store was full, and nothing else went wrong, a new one may take its place.
+    """
 
     commands: Sequence[Command]
     take: Take
@@ -120,10 +123,17 @@ class Engine:
         """Whether nothing is in hand."""
         return not self.running and not self._concluded and not self._held
 
-    def next_exchange(self) -> Exchange:
-        """Return the next round trip, with everything that has been concluded so far."""
+    def next_exchange(self, refused: Exchange | None = None) -> Exchange:
+        """Return the next round trip, with everything that has been concluded so far.
+
+        Args:
+            refused: The last one, if a full store has refused it, so that nothing was taken: it
+                goes out again, together with what may make room by now.
+        """
+        if refused is not None:
+            self._concluded[:0] = zip(refused.commands, refused.calls, strict=True)
         self._exchanges += 1
-        concluded = self._next_commands()
+        concluded = self._next_commands(all_of_them=refused is not None)
         take = Take(
             services=self.services,
             limit=self.room,
@@ -137,9 +147,9 @@ class Engine:
             [call for _, call in concluded],
         )
 
-    def _next_commands(self) -> list[tuple[Command, RunningCall | None]]:
+    def _next_commands(self, *, all_of_them: bool) -> list[tuple[Command, RunningCall | None]]:
         """Take the commands that go out next, in order, as many as one step of a store bears."""
-        weight = 0
+        weight = -math.inf if all_of_them else 0
         for number, (command, _) in enumerate(self._concluded):
             weight += weight_of(command)
             if number and weight > 2 * MOST_CALLS:

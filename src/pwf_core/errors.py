@@ -20,6 +20,7 @@ __all__ = [
     "RunFailedError",
     "RunNotFoundError",
     "RunStalledError",
+    "StoreClosedError",
     "StoreFullError",
     "StoreUnavailableError",
     "UnavailableError",
@@ -166,6 +167,10 @@ class BrokerUnavailableError(UnavailableError):
 
 class StoreUnavailableError(UnavailableError):
     """The state store cannot be reached, or did not answer in time."""
+
+
+class StoreClosedError(StoreUnavailableError):
+    """The connection to the store was closed by its owner: asking again does not help."""
 
 
 class StoreFullError(UnavailableError):

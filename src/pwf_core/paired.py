@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Answer, Claim, Command, Drop, Granted, Message, Reply, Settle
-from pwf_core.errors import BrokerUnavailableError
+from pwf_core.errors import BrokerUnavailableError, ConfigurationError
 from pwf_core.ids import ClaimId, RunId
 from pwf_core.ports import (
     Applied,
@@ -188,7 +188,10 @@ class Inboxes(defaultdict[str, _Inbox]):
 def apply_steps(commands: Sequence[Command]) -> Steps[Effect, list[Reply]]:
     """Apply *commands*, and publish what follows; see `Backend.apply`."""
     applied: Applied = yield Apply(commands)
-    settles = yield from _publish(applied.enqueued)
+    try:
+        settles = yield from _publish(applied.enqueued)
+    except BrokerUnavailableError:
+        return applied.replies  # they stay in the outbox; its timer publishes them again
     if settles:
         yield Apply(settles)
     return applied.replies
@@ -201,11 +204,22 @@ def exchange_steps(
 ) -> Steps[Effect, Exchanged]:
     """Make a worker's round trip; see `Backend.exchange`."""
     applied: Applied = yield Apply(commands, sweep=SWEEP)
-    settles = yield from _publish(applied.enqueued)
+    problems: list[str] = []
+    settles: list[Command] = []
+    try:
+        settles = yield from _publish(applied.enqueued)
+    except (BrokerUnavailableError, ConfigurationError) as error:
+        problems.append(str(error))  # as above; and one bad queue must not stop all other work
     session = take.claim_id.partition(":")[0]
     inbox = inboxes[session]
     room = take.limit - len(inbox.waiting)
-    bad = inbox.put((yield from _receive(take, room))) if room > 0 and not inbox.asked else []
+    bad: list[Delivery] = []
+    if room > 0 and not inbox.asked:
+        try:
+            deliveries: list[Delivery] = yield Receive(take.services, room)
+            bad = inbox.put(deliveries)
+        except BrokerUnavailableError as error:
+            problems.append(str(error))  # the broker's own supervisor reconnects
     claims = inbox.ask(take)
     claimed = Applied([], [], applied.next_due_ms)
     if settles or claims:
@@ -215,25 +229,15 @@ def exchange_steps(
     yield from _forget([*inbox.answered(), *bad])
     if not inbox.waiting:
         del inboxes[session]
-    return Exchanged(applied.replies, grants, claimed.next_due_ms)
-
-
-def _receive(take: Take, room: int) -> Steps[Effect, list[Delivery]]:
-    try:
-        deliveries: list[Delivery] = yield Receive(take.services, room)
-    except BrokerUnavailableError:
-        return []  # the broker's own supervisor reconnects
-    return deliveries
+    problem = "; ".join(dict.fromkeys(problems))
+    return Exchanged(applied.replies, grants, claimed.next_due_ms, problem)
 
 
 def _publish(messages: Sequence[Message]) -> Steps[Effect, list[Command]]:
     """Publish, and return the commands that settle what was confirmed."""
     if not messages:
         return []
-    try:
-        confirmed: list[bool] = yield Publish(messages)
-    except BrokerUnavailableError:
-        return []  # they stay in the outbox; its timer publishes them again
+    confirmed: list[bool] = yield Publish(messages)
     return [
         Settle(message.run_id, message.call_id, message.generation)
         for message, known in zip(messages, confirmed, strict=True)

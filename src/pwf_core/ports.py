@@ -76,11 +76,14 @@ class Exchanged(Struct, frozen=True):
         replies: One per command, in order.
         grants: Calls to run now, at most as many as asked for.
         next_due_ms: How long until the earliest known timer is due; None without one.
+        problem: What did not work, for people: commands were applied, but a broker is away, so
+            that nothing new comes, or goes, through it. "" if all worked.
     """
 
     replies: list[Reply]
     grants: list[Granted]
     next_due_ms: int | None
+    problem: str = ""
 
 
 class Applied(Struct, frozen=True):

@@ -9,7 +9,7 @@ import attrs
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command, Reply
-from pwf_core.errors import StoreUnavailableError
+from pwf_core.errors import StoreClosedError
 from pwf_core.ids import RunId
 from pwf_core.ports import BlockingWatch, Exchanged, Take, Watch
 from pwf_core.views import DeadLetter, RunView
@@ -27,7 +27,7 @@ class MemoryBackend:
     """A backend inside this process."""
 
     _tables: Tables = attrs.field(factory=Tables)
-    _door: Door = attrs.field(factory=lambda: Door(StoreUnavailableError), init=False)
+    _door: Door = attrs.field(factory=lambda: Door(StoreClosedError), init=False)
 
     @property
     def tables(self) -> Tables:
@@ -86,7 +86,7 @@ class BlockingMemoryBackend:
     """Blocking twin of `MemoryBackend`."""
 
     _tables: Tables = attrs.field(factory=Tables)
-    _door: Door = attrs.field(factory=lambda: Door(StoreUnavailableError), init=False)
+    _door: Door = attrs.field(factory=lambda: Door(StoreClosedError), init=False)
 
     @property
     def tables(self) -> Tables:

@@ -9,7 +9,7 @@ import attrs
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command
-from pwf_core.errors import StoreUnavailableError
+from pwf_core.errors import StoreClosedError
 from pwf_core.ids import RunId
 from pwf_core.ports import Applied, BlockingWatch, Watch
 from pwf_core.state import Rules
@@ -32,7 +32,7 @@ class MemoryStateStore:
     """A state store inside this process."""
 
     _tables: Tables = attrs.field(factory=_tables)
-    _door: Door = attrs.field(factory=lambda: Door(StoreUnavailableError), init=False)
+    _door: Door = attrs.field(factory=lambda: Door(StoreClosedError), init=False)
 
     @property
     def tables(self) -> Tables:
@@ -83,7 +83,7 @@ class BlockingMemoryStateStore:
     """Blocking twin of `MemoryStateStore`."""
 
     _tables: Tables = attrs.field(factory=_tables)
-    _door: Door = attrs.field(factory=lambda: Door(StoreUnavailableError), init=False)
+    _door: Door = attrs.field(factory=lambda: Door(StoreClosedError), init=False)
 
     @property
     def tables(self) -> Tables:

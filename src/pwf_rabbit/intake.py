@@ -79,7 +79,7 @@ class Intake:
                 raise ConfigurationError(*lane.trouble.args) from lane.trouble
         taken = self._take(lanes, limit)
         if not taken:
-            self.supervisor.check()
+            self._check(lanes)
         if sum(len(one.messages) or 1 for one in taken) < limit:
             for lane in lanes:
                 lane.is_short |= lane.is_exhausted
@@ -251,6 +251,15 @@ class Intake:
                 self._kick.set()
             lanes.append(lane)
         return lanes
+
+    def _check(self, lanes: Sequence[Lane]) -> None:
+        """Raise why nothing can have been delivered, if it cannot."""
+        self.supervisor.check()
+        for lane in lanes:
+            if lane.trouble is not None:
+                raise BrokerUnavailableError(
+                    f"Service {lane.service} is not consumed: {lane.trouble}",
+                ) from lane.trouble
 
     async def _judgement(self, lane: Lane) -> None:
         while not lane.judged.is_set():

@@ -138,11 +138,13 @@ class Consuming:
         # ">" stands for what no consumer of the group was given.
         where = (*streams, *(">" for _ in streams))
         command = ("XREADGROUP", "GROUP", GROUP, self.consumer, "COUNT", str(count), "STREAMS")
+        reply = None
         try:
             reply = yield from ask(*command, *where)
         except NoGroupError:
             yield from self._make_groups(streams)
-            reply = yield from ask(*command, *where)
+            with suppress(NoGroupError):  # gone again already: the next look makes them
+                reply = yield from ask(*command, *where)
         names = {
             stream.encode(): service for stream, service in zip(streams, services, strict=True)
         }

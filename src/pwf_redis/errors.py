@@ -42,6 +42,7 @@ _WORDS: tuple[tuple[str, type[PwfError], str], ...] = (
     ("LOADING", StoreUnavailableError, "is still loading its data"),
     ("BUSY ", StoreUnavailableError, "is busy with a script"),
     ("READONLY", StoreUnavailableError, "is a replica and takes no writes; a failover is going on"),
+    ("UNBLOCKED", StoreUnavailableError, "has become a replica; a failover is going on"),
     ("MASTERDOWN", StoreUnavailableError, "is a replica without its master"),
     ("NOREPLICAS", StoreUnavailableError, "has too few replicas to take writes"),
     ("CLUSTERDOWN", StoreUnavailableError, "is part of a cluster that is down"),

@@ -21,9 +21,9 @@ from typing import Any
 import attrs
 from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
-from pwf_core.errors import StoreUnavailableError
+from pwf_core.errors import StoreClosedError, StoreUnavailableError
 from pwf_redis.errors import translate
 from pwf_redis.rounds import Command
 from pwf_redis.target import BlockingConnection, Connection, Target, hang_up
@@ -38,8 +38,8 @@ _pack: Callable[[Command], bytes] = pack_command  # type: ignore[assignment]  # 
 _MOST = 16
 
 
-def _closed(target: Target) -> StoreUnavailableError:
-    return StoreUnavailableError(f"The connection to Redis at {target.where} has been closed.")
+def _closed(target: Target) -> StoreClosedError:
+    return StoreClosedError(f"The connection to Redis at {target.where} has been closed.")
 
 
 def _unwrap(replies: list[Any]) -> list[Any]:
@@ -47,6 +47,11 @@ def _unwrap(replies: list[Any]) -> list[Any]:
         if isinstance(reply, ResponseError):
             raise reply
     return replies
+
+
+def _is_demoted(replies: Sequence[Any]) -> bool:
+    """Whether the server has become a replica: its address may lead to the new master by now."""
+    return any(isinstance(reply, ReadOnlyError | MasterDownError) for reply in replies)
 
 
 @attrs.define
@@ -121,6 +126,9 @@ class Links:
                     replies.append(await connection.read_response())
                 except ResponseError as error:
                     replies.append(error)
+            if _is_demoted(replies):
+                await self._drop_idle()
+                await connection.disconnect(nowait=True)  # it connects anew when it is used
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -231,6 +239,9 @@ class BlockingLinks:
                     replies.append(connection.read_response())
                 except ResponseError as error:
                     replies.append(error)
+            if _is_demoted(replies):
+                self._drop_idle()
+                connection.disconnect()  # it connects anew when it is used
             return replies
 
     @contextmanager

@@ -8,9 +8,13 @@
 | `deafen` | half-open: nothing comes through any more, and nobody is told |
 | `stall` | nothing comes through for a while, new connections included; then all of it does |
 | `slow` | everything takes longer, for a while |
+| `hush` | as `deafen`, for new connections, too: they are accepted, and nobody answers |
+| `break_off` | as `hush`, but of the next reply of each connection a part comes through |
+| `lose_replies` | as `cut_after`, for new connections, too |
+| `shut` | connections are reset, and new ones refused, until `reopen` |
 
-Bytes are never changed. The first four strike a share of the connections there are, the last two
-the whole hop.
+Bytes are never changed. The first four strike a share of the connections there are, the others the
+whole hop; `hush` to `lose_replies` last until `heal`.
 """
 
 from __future__ import annotations
@@ -36,34 +40,40 @@ class _Mode(Enum):
     CUT_REQUEST = auto()
     CUT_REPLY = auto()
     DEAF = auto()
+    HALF = auto()
 
 
 class Proxy:
     """Listens on a port of its own in front of *host*:*port*.
 
     Attributes:
+        upstream: Where new connections lead.
         struck: How many connections each kind of fault has struck so far.
     """
 
     def __init__(self, host: str, port: int, chance: random.Random) -> None:
-        self._upstream = (host, port)
+        self.upstream = (host, port)
         self._chance = chance
         self._hops: set[_Hop] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._delay = 0.0
+        self.fate = _Mode.PASS  # of new connections
         self.struck: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
         self._flowing.set()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        await self._listen(0)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
+    async def _listen(self, port: int) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
+
     async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
+        self.shut()
+        self._flowing.set()
+        await asyncio.sleep(0.05)  # for a connection that was accepted, and is none of ours yet
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
@@ -107,10 +117,38 @@ class Proxy:
         finally:
             self._delay = 0.0
 
+    def hush(self) -> None:
+        """Swallow from now on whatever comes."""
+        self._doom(_Mode.DEAF)
+
+    def break_off(self) -> None:
+        """Let the first half of one more reply through, and then nothing."""
+        self._doom(_Mode.HALF)
+
+    def lose_replies(self) -> None:
+        """Reset every connection, new ones too, at its next reply, which is lost."""
+        self._doom(_Mode.CUT_REPLY)
+
+    def _doom(self, mode: _Mode) -> None:
+        self.fate = mode
+        for hop in self._hops:
+            hop.mode = mode
+
+    def shut(self) -> None:
+        """Reset connections, and refuse new ones."""
+        self._server.close()
+        for hop in tuple(self._hops):
+            hop.reset()
+
+    async def reopen(self) -> None:
+        """Take connections again."""
+        await self._listen(self.port)
+
     def heal(self) -> None:
         """Carry everything from now on; connections that were struck and still hang are reset."""
+        self.fate = _Mode.PASS
         for hop in tuple(self._hops):
-            if hop.mode is _Mode.DEAF:
+            if hop.mode in {_Mode.DEAF, _Mode.HALF}:
                 hop.reset()
             hop.mode = _Mode.PASS
 
@@ -142,26 +180,26 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         try:
+            await self._carry(reader, writer)
+        finally:
+            self._tasks.discard(task)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             await self._flowing.wait()
-            far = await asyncio.open_connection(*self._upstream)
+            far = await asyncio.open_connection(*self.upstream)
         except OSError:
             _reset(writer)
             return
-        except asyncio.CancelledError:
-            writer.transport.abort()
-            return
-        finally:
-            self._tasks.discard(task)
-        self._tasks.add(task)
         hop = _Hop(self, (reader, writer), far)
+        if not self._server.is_serving():  # shut since it was accepted
+            hop.reset()
+            return
         self._hops.add(hop)
         try:
             await hop.carry()
-        except asyncio.CancelledError:
-            pass  # closing: the server's callback would report it
         finally:
             self._hops.discard(hop)
-            self._tasks.discard(task)
 
 
 _Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -171,7 +209,7 @@ class _Hop:
     """One connection, from both sides."""
 
     def __init__(self, proxy: Proxy, near: _Ends, far: _Ends) -> None:
-        self.mode = _Mode.PASS
+        self.mode = proxy.fate
         self._proxy = proxy
         self._near = near
         self._far = far
@@ -205,6 +243,10 @@ class _Hop:
             while data := await reader.read(_CHUNK):
                 await self._proxy.passage()
                 if self.mode is _Mode.DEAF:
+                    continue
+                if self.mode is _Mode.HALF and fatal is _Mode.CUT_REPLY:
+                    self.mode = _Mode.DEAF
+                    writer.write(data[: (len(data) + 1) // 2])
                     continue
                 if self.mode is fatal:
                     self._proxy.note_cut(fatal)

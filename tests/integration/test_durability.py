@@ -16,7 +16,7 @@ from tests.chaos.workflows import alpha, beta, run_node
 from tests.simulated.soak import at_once
 
 from pwf import Run, RunNotFoundError, Worker, connect, connect_blocking, publish
-from pwf.testing import RedisServer, ValkeyServer
+from pwf.testing import RabbitServer, RedisServer, ValkeyServer
 
 LIMIT = 110.0  # seconds; what the broker had and the store forgot comes again after a minute
 RUNS = 60
@@ -117,3 +117,37 @@ def test_disk_is_asked_before_a_start_returns(
                 assert (waits(server) - before >= 2) == (durability == "fsync")
 
         asyncio.run(main())
+
+
+@pytest.mark.redis
+@pytest.mark.rabbit
+@pytest.mark.timeout(300)
+def test_nothing_is_lost_with_fsync(redis_server: object, rabbit_server: object) -> None:
+    """Both servers are killed at once: whatever was accepted is known, and ends as it must."""
+    plans = [plan for plan in (draw(3, n) for n in range(2 * RUNS)) if plan.kind == "plain"]
+    plans = plans[:RUNS]
+
+    async def main(redis: RedisServer, rabbit: RabbitServer) -> None:
+        url = f"{rabbit.url}?store={redis.url}&durability=fsync"
+        async with connect(url) as client, Worker(client, alpha, beta, concurrency=4):
+            runs = [await client.start(run_node(at_once(plan.root))) for plan in plans]
+            await runs[0].wait(timeout=LIMIT)
+            async with asyncio.timeout(LIMIT):
+                while not are_written_down(rabbit, ("alpha", "beta")):  # noqa: ASYNC110 -- a file has no event
+                    await asyncio.sleep(0.05)
+            late = [await client.start(run_node(at_once(plan.root))) for plan in plans]
+            redis.kill()
+            rabbit.kill()
+            await asyncio.to_thread(redis.restart)
+            await asyncio.to_thread(rabbit.restart)
+            values = [await run.result(int, timeout=LIMIT) for run in [*runs, *late]]
+            assert values == [sum_of(plan.root) for plan in plans] * 2
+
+    with RedisServer("appendfsync always") as redis, RabbitServer() as rabbit:
+        asyncio.run(main(redis, rabbit))
+
+
+def are_written_down(server: RabbitServer, services: tuple[str, ...]) -> bool:
+    """Whether the node would know these queues again; 3.10 notes them down after a while."""
+    found = b"".join(file.read_bytes() for file in server.folder.rglob("names.dets"))
+    return all(f"pwf.default.{name}".encode() in found for name in services)

@@ -29,6 +29,17 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 60.0  # seconds; generous, and never waited for in full
 LEASE = 0.5
 
+ON_THREADS = """
+import logging, sys
+from datetime import timedelta
+from pwf import BlockingWorker, connect_blocking
+from tests.integration.workflows import service
+
+logging.basicConfig(level=logging.INFO)
+with connect_blocking(sys.argv[1]) as backend:
+    BlockingWorker(backend, service, lease=timedelta(seconds=float(sys.argv[2]))).run()
+"""
+
 
 @pytest.fixture(
     params=[
@@ -56,18 +67,14 @@ class Crew:
         self._url = url
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start a worker."""
+    def start(self, *, blocking: bool = False) -> subprocess.Popen[bytes]:
+        """Start a worker, by the command line or with a program on threads."""
         options = ["--url", self._url, "--lease", f"{LEASE}s"]
+        command = ["-m", "pwf.cli", "worker", "tests.integration.workflows:service", *options]
+        if blocking:
+            command = ["-c", ON_THREADS, self._url, str(LEASE)]
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "pwf.cli",
-                "worker",
-                "tests.integration.workflows:service",
-                *options,
-            ],
+            [sys.executable, *command],
             cwd=ROOT,
             env={**os.environ, "PWF_TEST_LOG": str(self.log), "PYTHONPATH": str(ROOT)},
             stderr=self._errors,
@@ -137,11 +144,12 @@ def test_killed_worker_is_replaced(url: str, crew: Crew) -> None:
     assert run(main, url) == 2
 
 
-def test_stopped_worker_hands_back_at_once(url: str, crew: Crew) -> None:
+@pytest.mark.parametrize("blocking", [False, True], ids=["asyncio", "threads"])
+def test_stopped_worker_hands_back_at_once(url: str, crew: Crew, *, blocking: bool) -> None:
     """SIGTERM, and again to hurry: exit code 0, and no attempt is counted."""
 
     async def main(backend: Client) -> Any:
-        first = crew.start()
+        first = crew.start(blocking=blocking)
         run = await backend.start(publish(hang_once))
         await crew.wait_for("hang_once 1")
         crew.let_go()
@@ -176,11 +184,12 @@ def test_paused_worker_commits_nothing(url: str, crew: Crew) -> None:
     assert run(main, url) == (2, 2)
 
 
-def test_poison_dies_alone(url: str, crew: Crew) -> None:
+@pytest.mark.parametrize("kind", ["exit", "segfault", "kill"])
+def test_poison_dies_alone(url: str, crew: Crew, kind: str) -> None:
     """A call that takes its process down five times is buried; those beside it all commit."""
 
     async def main(backend: Client) -> None:
-        bad = await backend.start(publish(poison))
+        bad = await backend.start(publish(poison, kind))
         good = await backend.start_many([publish(innocent, number) for number in range(63)])
         stopping = asyncio.create_task(keep_running(crew))
         try:

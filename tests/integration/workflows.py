@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import signal
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -59,9 +60,14 @@ async def seizing(ctx: Context, seconds: float) -> Next:
 
 
 @service.task(retry=SOON)
-async def poison(ctx: Context) -> Next:
+async def poison(ctx: Context, kind: str) -> Next:
     """Take the whole process down, every time."""
     note(f"poison {ctx.attempt}")
+    match kind:
+        case "segfault":
+            ctypes.string_at(0)
+        case "kill":  # as when memory runs out
+            os.kill(os.getpid(), signal.SIGKILL)
     os._exit(3)
 
 

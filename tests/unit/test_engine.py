@@ -128,6 +128,22 @@ def test_call_is_committed_with_the_next_exchange():
     assert desk.engine.is_done
 
 
+def test_what_a_full_store_refused_goes_out_with_what_came_after():
+    """A commit that needs room holds up none that makes room; each is answered once."""
+    desk = Desk()
+    first, second = desk.start(grant("a"), grant("b"))
+    desk.engine.returned(first, publish("work.task"))
+    refused = desk.ask()
+    desk.engine.returned(second, result(7))
+    desk.sent = desk.engine.next_exchange(refused)
+
+    assert ["a", "b"] == [command.call_id for command in desk.sent.commands]
+    assert desk.sent.take.claim_id != refused.take.claim_id
+    desk.answer()
+    assert [("a", Outcome.COMMITTED), ("b", Outcome.COMMITTED)] == desk.outcomes
+    assert desk.engine.is_done
+
+
 def test_conclusions_are_sent_together():
     """Group commit: whatever has gathered shares a round trip, in its order."""
     desk = Desk()

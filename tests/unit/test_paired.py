@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pwf_core.commands import Claim, Granted, Message, Start
 from pwf_core.decisions import NewCall
+from pwf_core.errors import BrokerUnavailableError
 from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.paired import BlockingPaired
 from pwf_core.ports import Applied, Delivery, Take
@@ -106,3 +107,28 @@ def test_message_that_is_none_of_ours_is_set_aside_alone() -> None:
 
     assert backend.exchange([], take("a", 1)).grants == []
     assert list(queues.rejected) == [b"nonsense"]
+
+
+class Away(BlockingMemoryBroker):
+    """A broker that says why it cannot be used."""
+
+    def publish(self, messages: Sequence[Message]) -> list[bool]:
+        raise BrokerUnavailableError("takes no messages")
+
+    def receive(self, services: Sequence[str], limit: int) -> list[Delivery]:
+        raise BrokerUnavailableError("cannot be reached")
+
+
+def test_broker_that_is_away_is_a_problem_and_no_failure() -> None:
+    """Commands are applied; what does not work is said, or a worker would look well."""
+    store = BlockingMemoryStateStore()
+    backend = BlockingPaired(Away(Queues()), store)
+    idle, busy = backend.exchange([], take("a", 1)), backend.exchange([start(1)], take("a", 2))
+
+    assert idle.problem == "cannot be reached"
+    assert busy.problem == "takes no messages; cannot be reached"
+    assert store.read([start(1).run_id]) != [None]
+    assert (
+        BlockingPaired(BlockingMemoryBroker(Queues()), store).exchange([], take("b", 1)).problem
+        == ""
+    )

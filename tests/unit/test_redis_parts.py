@@ -44,6 +44,7 @@ driver = pytest.importorskip("redis.exceptions")
 msgpack = pytest.importorskip("msgspec.msgpack")
 
 from pwf_redis import checks, codec, records, scripts  # noqa: E402
+from pwf_redis.consuming import Consuming  # noqa: E402
 from pwf_redis.errors import NoGroupError, NotAllowedError, translate  # noqa: E402
 from pwf_redis.rounds import call  # noqa: E402
 from pwf_redis.scripts import EXCHANGE  # noqa: E402
@@ -285,6 +286,7 @@ class TestErrors:
             (TimeoutError(), StoreUnavailableError),
             (driver.BusyLoadingError("loading"), StoreUnavailableError),
             (driver.ReadOnlyError("READONLY"), StoreUnavailableError),
+            (driver.ResponseError("UNBLOCKED force unblock"), StoreUnavailableError),
             (driver.OutOfMemoryError("OOM command not allowed"), StoreFullError),
             (driver.ResponseError("OOM allow-oom flag is not set"), StoreFullError),
             (driver.ResponseError("MISCONF Errors writing to the AOF file"), StoreFullError),
@@ -557,3 +559,20 @@ class TestChecks:
         server.format = b"9 fused"
         with pytest.raises(ConfigurationError, match="Upgrade"):
             server.drive(checks.check_format(checks.Facts("here:1"), Keys("n"), paired=False))
+
+
+class TestConsuming:
+    def test_a_group_that_is_lost_as_soon_as_it_is_made_is_made_at_the_next_look(self):
+        """FLUSHALL may come in between; to give up would stop the worker."""
+        consuming = Consuming(Keys("n"), checks.Facts("here"), "me")
+        asked = []
+
+        def perform(effect):
+            ((name, *_),) = effect.commands
+            asked.append(name)
+            if name in {"XREADGROUP", "XAUTOCLAIM"}:
+                raise NoGroupError
+            return [0]
+
+        assert drive(consuming.receive(["a"], 5, 0.0), perform) == []
+        assert asked[-3:] == ["XREADGROUP", "XGROUP", "XREADGROUP"]

@@ -9,6 +9,7 @@ import pytest
 
 from pwf import RunNotFoundError, Status, StoreUnavailableError
 from pwf._waiting import ANSWER, RECHECK, Effect, Listen, Look, Pause, Wait, wait_for_end
+from pwf_core.errors import StoreClosedError
 from pwf_core.ids import RunId
 from pwf_core.steps import drive
 from pwf_core.views import Outcome, RunView
@@ -127,7 +128,7 @@ def test_silence_after_an_error_is_that_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"), [(None, RunNotFoundError), (AWAY, StoreUnavailableError)]
+    ("answer", "error"), [(None, RunNotFoundError), (StoreClosedError("closed"), StoreClosedError)]
 )
 def test_what_a_look_finds_is_told_at_once(answer: object, error: type[Exception]) -> None:
     """A client that was closed, say, does not connect again."""
@@ -136,3 +137,13 @@ def test_what_a_look_finds_is_told_at_once(answer: object, error: type[Exception
         server.wait(3)
 
     assert server.now == 100
+
+
+def test_outage_while_it_waits_is_waited_out() -> None:
+    """A look that fails is repeated until the limit, like listening."""
+    server = Server(None, AWAY, AWAY, seen(Status.FINISHED))
+
+    assert server.wait(30).status is Status.FINISHED
+    assert server.kinds == [Listen, Look, Pause, Look, Pause, Look]
+    with pytest.raises(StoreUnavailableError, match="nobody is there"):
+        Server(None, repeat=AWAY).wait(3)

@@ -22,10 +22,12 @@ class Cable:
     Attributes:
         is_cut: Whether it is.
         drops_renewals: Whether renewals of leases do not get through.
+        lost: How many requests have met it cut.
     """
 
     is_cut: bool = False
     drops_renewals: bool = False
+    lost: int = 0
 
     def __call__(self, port: Any) -> Any:
         """Return the backend *port*, as it is reached through this cable."""
@@ -34,6 +36,7 @@ class Cable:
     def check(self) -> None:
         """Raise if it is cut."""
         if self.is_cut:
+            self.lost += 1
             raise UnavailableError("The cable is cut.")
 
 

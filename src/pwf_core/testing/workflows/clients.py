@@ -20,6 +20,7 @@ from pwf_core.errors import (
 )
 from pwf_core.service import Service
 from pwf_core.state import Rules
+from pwf_core.testing.cable import Cable
 from pwf_core.testing.harness import PATIENCE, WorkflowHarness, behaviour
 from pwf_core.testing.making import new_run_id
 from pwf_core.testing.workflows._waiting import eventually
@@ -131,6 +132,24 @@ async def test_waiting_for_a_backend_that_is_away(harness: WorkflowHarness[Any])
         assert isinstance(answer, UnavailableError), repr(answer)
     assert time.monotonic() - began < PATIENCE / 5
     assert Status.FINISHED is await client.run(ended.id).wait(timeout=0)
+
+
+@behaviour()
+async def test_waiting_outlives_lost_connections(harness: WorkflowHarness[Any]) -> None:
+    """Who waits for a result notices nothing of a short outage."""
+    cable = Cable()
+    client, other = await harness.client(cable), await harness.client()
+    run = await client.start(publish("work.echo", "x"))
+    cable.is_cut = True
+    waiting = asyncio.create_task(run.result(str, timeout=PATIENCE))
+
+    async def has_met_it() -> bool:
+        return cable.lost > 1 or waiting.done()
+
+    await eventually(has_met_it)
+    cable.is_cut = False
+    async with harness.worker(other, _service()):
+        assert "x" == await waiting
 
 
 @behaviour()

@@ -1,0 +1,194 @@
+"""Every wait for a server has an end: what clients and workers do while nobody answers.
+
+A proxy falls silent, or stops in the middle of a reply, before anybody connects or while they are
+connected; each call then ends with a typed error, by its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import attrs
+import pytest
+from tests.chaos.proxy import Proxy
+from tests.integration.sites import Flavour, Pair, Work, fresh_name, works
+
+from pwf import UnavailableError, publish
+from pwf.testing.servers import LOOPBACK, RabbitServer, RedisServer
+from pwf_core.adapters import Settings, Url
+from pwf_core.commands import Message
+from pwf_core.ids import ClaimId
+from pwf_core.ports import Take
+from pwf_core.testing.shims import unblocked
+from pwf_rabbit.adapter import adapter
+from pwf_rabbit.topology import Topology
+from pwf_redis.links import BlockingLinks, Links
+from pwf_redis.target import Target
+
+pika = pytest.importorskip("pika")
+
+TIMEOUT = 0.5  # seconds, of one round trip
+ONCE = 2 * TIMEOUT + 2  # it may have to connect first; and this machine is busy
+PATIENT = 2 * TIMEOUT + 5 + 2  # a client asks again for five seconds
+
+
+@pytest.fixture(params=["hush", "break_off"])
+def fault(request: pytest.FixtureRequest) -> Callable[[Proxy], None]:
+    """What becomes of connections, those there are and new ones."""
+
+    def strike(proxy: Proxy) -> None:
+        getattr(proxy, request.param)()
+
+    return strike
+
+
+def through(server: RedisServer | RabbitServer) -> Proxy:
+    """Return a proxy in front of a server."""
+    return Proxy(LOOPBACK, server.port, random.Random(1))
+
+
+async def ends(within: float, asked: Awaitable[object]) -> None:
+    """Check that it ends in time, with the error that says why."""
+    began = time.monotonic()
+    with pytest.raises((UnavailableError, TimeoutError)):
+        await asked
+    assert time.monotonic() - began < within
+
+
+@pytest.mark.redis
+def test_connecting_to_redis(
+    flavour: Flavour, own_redis: RedisServer, fault: Callable[[Proxy], None]
+) -> None:
+    """A client that cannot open says so."""
+
+    async def open_one(url: str) -> None:
+        async with flavour.client(url):
+            pass
+
+    async def main() -> None:
+        async with through(own_redis) as proxy:
+            fault(proxy)
+            await ends(ONCE, open_one(f"redis://{LOOPBACK}:{proxy.port}/0?timeout={TIMEOUT}"))
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_asking_redis(
+    flavour: Flavour, own_redis: RedisServer, fault: Callable[[Proxy], None], work: Work
+) -> None:
+    """All that clients and workers ask, at once, each on a connection of its own."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))  # all at once
+        async with through(own_redis) as proxy:
+            url = f"redis://{LOOPBACK}:{proxy.port}/0?timeout={TIMEOUT}"
+            async with flavour.client(url) as client:
+                run = await client.start(publish("work.chain", 1))
+                port = unblocked(client._port.port) if flavour.blocking else client.port
+                take = Take(("work",), 1, ClaimId("s:1"), 1000)
+
+                async def watch() -> None:
+                    async with port.watch(run.id):
+                        pass
+
+                fault(proxy)
+                await asyncio.gather(
+                    ends(PATIENT, client.start(publish("work.chain", 1))),
+                    ends(PATIENT, client.emit(run.id, "event", 1)),
+                    ends(PATIENT, run.result()),
+                    ends(1 + ONCE, run.result(timeout=1)),
+                    ends(ONCE, run.status()),
+                    ends(ONCE, run.cancel()),
+                    ends(ONCE, client.dead_letters()),
+                    ends(ONCE, client.purge("work")),
+                    ends(ONCE, watch()),
+                    ends(ONCE, port.exchange([], take)),
+                    ends(1 + ONCE, port.idle(["work"], 1.0)),
+                )
+                proxy.heal()
+                async with flavour.worker(client, work.service):
+                    await works(client)
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+@pytest.mark.rabbit
+def test_rabbit(pair: Pair, rabbit_server: RabbitServer, fault: Callable[[Proxy], None]) -> None:
+    """A client that cannot open says so; one that is open starts runs, which the store keeps."""
+
+    async def open_one(url: str) -> None:
+        async with pair.flavour.client(url):
+            pass
+
+    async def main() -> None:
+        async with through(rabbit_server) as proxy:
+            url = attrs.evolve(pair, amqp=f"amqp://{LOOPBACK}:{proxy.port}/").url(timeout=TIMEOUT)
+            async with (
+                pair.flavour.client(url) as client,
+                pair.flavour.worker(client, Work().service),
+            ):
+                await works(client)
+                fault(proxy)
+                began = time.monotonic()
+                await client.start(publish("work.chain", 1))
+                await client.start(publish("work.chain", 1))
+                assert time.monotonic() - began < 2 * ONCE
+                await ends(ONCE, open_one(url))
+                proxy.heal()
+                await works(client)
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_redis_driver_repeats_nothing(flavour: Flavour, own_redis: RedisServer, admin: Any) -> None:
+    """A lost reply is an error. Only on a connection that lay idle we ask again, and once."""
+
+    async def main() -> None:
+        async with through(own_redis) as proxy:
+            target = Target.of_url(Url.parse(f"redis://{LOOPBACK}:{proxy.port}/0"))
+            links = unblocked(BlockingLinks(target)) if flavour.blocking else Links(target)
+            assert await links.ask([("PING",)]) == [b"PONG"]
+            proxy.lose_replies()
+            with pytest.raises(UnavailableError):
+                await links.ask([("INCR", "count")])
+            assert proxy.struck == {"cut after reply": 2}
+            assert int(admin.get("count")) <= 2
+            await links.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.rabbit
+def test_rabbit_driver_repeats_nothing(
+    driving: tuple[Flavour, str], rabbit_server: RabbitServer
+) -> None:
+    """A lost confirm is an error, and the message is in its queue once."""
+    flavour, driver = driving
+    settings = Settings(namespace=fresh_name())
+    name = Topology(settings.namespace).queue("a").name
+
+    async def main() -> None:
+        async with through(rabbit_server) as proxy:
+            url = Url.parse(f"amqp://{LOOPBACK}:{proxy.port}/?driver={driver}")
+            broker: Any = adapter.broker(url, settings)
+            if flavour.blocking:
+                broker = unblocked(adapter.blocking_broker(url, settings))
+            await broker.open()
+            assert await broker.publish([Message("1" * 32, "2" * 32, 0, "a.task")]) == [True]
+            proxy.lose_replies()
+            with pytest.raises(UnavailableError):
+                await broker.publish([Message("3" * 32, "4" * 32, 0, "a.task")])
+            await broker.close()
+
+    asyncio.run(main())
+    with pika.BlockingConnection(pika.URLParameters(rabbit_server.url)) as connection:
+        declared = connection.channel().queue_declare(name, passive=True)
+        assert declared.method.message_count == 2
