@@ -65,6 +65,9 @@ __all__ = [
 
 SWEEP = 256  # timers fired per exchange: more than a worker's usual batch, and still a short script
 PURGED = "purged"
+_UNSENT = (
+    1024  # copies kept for the next exchange; more would wait for a broker that is away for long
+)
 _PURGE = 256  # calls drained per round trip
 
 
@@ -134,11 +137,14 @@ class _Inbox:
     Attributes:
         waiting: Messages that there was no room for.
         asked: Messages whose claims may have been sent; asked again with the same claim id.
+        unsent: What the broker could not be given; it goes out with the next exchange, long before
+            the outbox's timer.
     """
 
     waiting: deque[tuple[Message, _Held]] = attrs.field(factory=deque)
     asked: list[tuple[Message, _Held]] = attrs.field(factory=list)
     claim_id: ClaimId = ClaimId("")
+    unsent: list[Message] = attrs.field(factory=list)
 
     def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Add what was received; return what is none of ours."""
@@ -206,12 +212,14 @@ def exchange_steps(
     applied: Applied = yield Apply(commands, sweep=SWEEP)
     problems: list[str] = []
     settles: list[Command] = []
-    try:
-        settles = yield from _publish(applied.enqueued)
-    except (BrokerUnavailableError, ConfigurationError) as error:
-        problems.append(str(error))  # as above; and one bad queue must not stop all other work
     session = take.claim_id.partition(":")[0]
     inbox = inboxes[session]
+    messages, inbox.unsent = [*inbox.unsent, *applied.enqueued], []
+    try:
+        settles = yield from _publish(messages)
+    except (BrokerUnavailableError, ConfigurationError) as error:
+        problems.append(str(error))  # and one bad queue must not stop all other work
+        inbox.unsent = messages[:_UNSENT]
     room = take.limit - len(inbox.waiting)
     bad: list[Delivery] = []
     if room > 0 and not inbox.asked:
@@ -227,7 +235,7 @@ def exchange_steps(
     grants = [reply for reply in claimed.replies if isinstance(reply, Granted)]
     # A call that was deferred for being a second suspect here is in the store, with a timer.
     yield from _forget([*inbox.answered(), *bad])
-    if not inbox.waiting:
+    if not inbox.waiting and not inbox.unsent:
         del inboxes[session]
     problem = "; ".join(dict.fromkeys(problems))
     return Exchanged(applied.replies, grants, claimed.next_due_ms, problem)

@@ -132,3 +132,28 @@ def test_broker_that_is_away_is_a_problem_and_no_failure() -> None:
         BlockingPaired(BlockingMemoryBroker(Queues()), store).exchange([], take("b", 1)).problem
         == ""
     )
+
+
+class Refusing(BlockingMemoryBroker):
+    """A broker that refuses to publish as long as it is told to."""
+
+    is_away = True
+
+    def publish(self, messages: Sequence[Message]) -> list[bool]:
+        if self.is_away:
+            raise BrokerUnavailableError("away")
+        return super().publish(messages)
+
+
+def test_what_could_not_be_sent_goes_out_with_the_next_exchange() -> None:
+    """Without waiting for the outbox's timer; the copy is settled then, and claimed."""
+    broker = Refusing(Queues())
+    backend = BlockingPaired(broker, BlockingMemoryStateStore())
+    first = backend.exchange([start(1)], take("a", 1))
+    assert (names(first.grants), first.problem) == ([], "away")
+    assert backend.exchange([], take("a", 2)).problem == "away"
+    broker.is_away = False
+    found = backend.exchange([start(2)], take("a", 3))
+
+    assert (sorted(names(found.grants)), found.problem) == ([1, 2], "")
+    assert names(backend.exchange([], take("a", 4)).grants) == []
