@@ -56,13 +56,11 @@ class Lifecycle:
         joined: tuple[str, ...] = (),
         gathered: int = -1,
     ) -> None:
-        call = Call(new.address, new.body, scope, member, Phase.QUEUED)
-        call.joined = joined
-        call.gathered = gathered
+        call = Call(new.address, new.body, scope, member, joined=joined, gathered=gathered)
         self.run.calls[new.call_id] = call
         self.run.live += 1
         scopes.enter(self.run, scope)
-        delay_ms = max(new.due_ms - self.now, 0) if new.due_ms else new.delay_ms
+        delay_ms = new.due_ms - self.now if new.due_ms else new.delay_ms
         self._schedule(new.call_id, call, delay_ms)
 
     def _schedule(
@@ -124,8 +122,7 @@ class Lifecycle:
         self.run.live -= 1
         if call.due_ms is not None:
             self.effects.append(ClearTimer(call_id, call.address))
-        if call.gathered > 0:
-            scopes.take_results(self.run, call_id, call.gathered)
+        scopes.take_results(self.run, call_id, call.gathered)
         self._leave(call.scope)
 
     def _bury(self, call_id: CallId, call: Call, reason: str) -> None:

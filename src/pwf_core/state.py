@@ -51,7 +51,7 @@ class Call:
     body: bytes
     scope: CallId
     member: int
-    phase: Phase
+    phase: Phase = Phase.QUEUED
     generation: int = 0
     attempts: int = 0
     lost: int = 0
