@@ -56,7 +56,7 @@ class Lifecycle:
         joined: tuple[str, ...] = (),
         gathered: int = -1,
     ) -> None:
-        call = Call(new.address, new.body, scope, member, joined=joined, gathered=gathered)
+        call = Call(new.address, new.body, scope, member, joined, gathered)
         self.run.calls[new.call_id] = call
         self.run.live += 1
         scopes.enter(self.run, scope)

@@ -484,8 +484,10 @@ def test_cancelled_run_leaves_nothing():
     life.run_call(
         calls=(new("dead"), new("leased"), new("queued"), new("timed", delay_ms=5)),
         joins=(wait, NewJoin(new("k"), ("e",))),
+        gathers=(NewGather(new("g"), (new("m0"), new("m1"))),),
         result=b"7",
     )
+    life.run_call("m0", result=b"1")
     life.bury_call("dead")
     life.claim("leased")
     assert Answer.DONE is life.cancel()
@@ -588,6 +590,8 @@ def test_rules_have_defaults():
     day_ms = 24 * 60 * 60 * 1000
 
     assert Rules(paired=False, retention_ms=day_ms, dead_retention_ms=30 * day_ms) == Rules()
+    with pytest.raises(TypeError):
+        Rules(True)  # which of them?
 
 
 def test_view_shows_a_run():

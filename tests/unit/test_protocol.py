@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -132,7 +133,35 @@ def test_wrong_return_value_is_buried_at_once():
     conclude = one.send(42)
 
     assert isinstance(conclude.command, Bury)
+    assert "Task 'work.task' returned 42" in conclude.command.reason
     assert "result(value)" in conclude.command.reason
+
+
+def test_second_result_is_buried_at_once():
+    """A call gives one value; which task gave two is said."""
+    one = steps()
+    next(one)
+    conclude = one.send([result(1), result(2)])
+
+    assert isinstance(conclude.command, Bury)
+    assert "Task 'work.task' returned two results" in conclude.command.reason
+
+
+def test_effects_are_themselves():
+    """Two invocations are never the same, however alike; what was concluded does not change."""
+    one = steps()
+    invoke = next(one)
+
+    assert 2 == len({invoke, next(steps())})
+    with pytest.raises(AttributeError):
+        one.send(None).command = None
+
+
+def test_outcomes_have_words():
+    """For logs and metrics, where they are compared with yesterday's."""
+    assert [
+        "committed", "retried", "buried", "parked", "handed back", "ended", "lease lost",
+    ] == [one.value for one in Outcome]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -278,12 +307,10 @@ def test_reason_is_a_traceback_of_the_handler():
     invoke = next(one)
     with pytest.raises(ValueError, match="deep") as caught:
         perform(invoke)
-    reason = one.throw(caught.value).command.reason
-    first, frame, *_ = reason.splitlines()
-    assert "Traceback (most recent call last):" == first
-    assert frame.endswith("in handler")
-    assert "in fail\n" in reason
-    assert "in perform" not in reason
+    frames = caught.tb.tb_next.tb_next  # after this one and that of `perform`
+    expected = "".join(traceback.format_exception(ValueError, caught.value, frames))
+    assert expected == one.throw(caught.value).command.reason
+    assert "in handler\n" in expected.splitlines(keepends=True)[1]
 
 
 def test_reason_without_a_frame_of_the_handler_is_whole():

@@ -251,6 +251,7 @@ def test_renewal_counts_from_now():
     assert [SetTimer(FIRST, life.now + LEASE, "s.first")] == life.effects
     life.now += 999
     assert Answer.STALE is life.do(Fire(RUN, FIRST))
+    assert Answer.DONE is life.commit()
 
 
 def test_suspects_are_deferred_or_granted():
@@ -267,6 +268,17 @@ def test_suspects_are_deferred_or_granted():
     assert (True, SUSPECT_LOST + 1, 0) == (grant.suspect, grant.attempt, grant.failures)
 
 
+def test_call_that_was_lost_once_is_no_suspect():
+    """Nor is one that never was: they are granted where suspects are unwanted."""
+    life = Life()
+    for lost in range(SUSPECT_LOST):
+        grant = life.claim(suspects=False)
+        assert (False, lost + 1, 0) == (grant.suspect, grant.attempt, grant.failures)
+        life.fire(FIRST, LEASE)
+
+    assert Answer.DEFERRED is life.claim(suspects=False)
+
+
 def test_too_many_losses_bury():
     """A call that was lost too often is a dead letter, and its run has failed."""
     life = Life()
@@ -275,7 +287,8 @@ def test_too_many_losses_bury():
     assert Phase.DEAD is life.call.phase
     assert BuryCall(FIRST, "s.first") in life.effects
     assert Status.FAILED is life.status
-    assert str(MAX_LOST) in life.run.reason
+    reason = f"its worker died, or held it without renewing the lease, {MAX_LOST} times"
+    assert (reason, f"s.first (first): {reason}") == (life.call.reason, life.run.reason)
 
 
 def test_unclaimed_copies_come_again_ever_later():
@@ -290,6 +303,16 @@ def test_unclaimed_copies_come_again_ever_later():
     life.claim()
     life.postpone(Postponement.RETRY, 0)
     life.do(Settle(RUN, FIRST, 1))
+    assert [SetTimer(FIRST, life.now + UNCLAIMED_MS, "s.first")] == life.effects
+
+
+def test_copies_that_were_not_published_are_not_unclaimed():
+    """Nobody could claim what waited for its time, or never left the outbox."""
+    life = Life(PAIRED, delay_ms=50)
+    life.fire(FIRST, 50)
+    life.fire(FIRST, OUTBOX_MS)
+    life.do(Settle(RUN, FIRST, 0))
+
     assert [SetTimer(FIRST, life.now + UNCLAIMED_MS, "s.first")] == life.effects
 
 
@@ -330,6 +353,16 @@ def test_postponed_call_waits(kind, phase, attempts):
         call.reason,
         call.claim_id,
     )
+
+
+def test_each_postponement_is_a_new_generation():
+    """So that no copy of an earlier one runs anything."""
+    life = Life()
+    for generation in (1, 2, 3):
+        life.claim()
+        life.postpone(Postponement.RETRY)
+        assert generation == life.call.generation
+        life.fire(FIRST, 50)
 
 
 def test_commit_replaces_the_call_by_its_children():
