@@ -109,6 +109,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Score the tests of the state machine by what they notice: `-- joins scopes`, `-- engine`."""
+    install(session, extras="all")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Measure which branches all tests reach."""
     install_servers(session)

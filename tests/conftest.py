@@ -1,7 +1,7 @@
 """What all tests share: how deep Hypothesis digs, an ear for logs, and a server for the least of users.
 
 `HYPOTHESIS_PROFILE` chooses: `dev` is quick (default), `ci` digs deeper and repeats itself exactly,
-`soak` runs for as long as you have patience.
+`soak` runs for as long as you have patience. `mutation` repeats itself, and does not explain.
 """
 
 import logging
@@ -21,6 +21,13 @@ settings.register_profile(
     derandomize=True,
     print_blob=True,
     phases=set(Phase) - {Phase.explain},  # it takes minutes to say little
+    **_PATIENT,
+)
+settings.register_profile(
+    "mutation",
+    max_examples=50,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],  # that it fails is all there is to know
     **_PATIENT,
 )
 settings.register_profile("soak", max_examples=20_000, stateful_step_count=200, **_PATIENT)

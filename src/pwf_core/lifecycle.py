@@ -69,14 +69,12 @@ class Lifecycle:
         *,
         counted: bool = False,
     ) -> None:
-        call = Call(new.address, new.body, scope, member, Phase.QUEUED)
-        call.joined = joined
-        call.gathered = gathered
+        call = Call(new.address, new.body, scope, member, joined, gathered)
         self.run.calls[new.call_id] = call
         if not counted:
             self.run.live += 1
             scopes.enter(self.run, scope)
-        delay_ms = max(new.due_ms - self.now, 0) if new.due_ms else new.delay_ms
+        delay_ms = new.due_ms - self.now if new.due_ms else new.delay_ms
         self._schedule(new.call_id, call, delay_ms)
 
     def _schedule(

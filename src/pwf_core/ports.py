@@ -331,7 +331,8 @@ class Backend(Protocol):
     async def purge(self, service: str) -> int:
         """Drop the calls of *service* that are queued, timed or parked, and return how many.
 
-        Their runs go on without them and end as failed.
+        Their runs go on without them and end as failed, except where a gather bears the loss: what
+        follows from that was not waiting when the purge began, and is left.
         """
         ...
 

@@ -38,13 +38,13 @@ class Call:
 
     Attributes:
         scope, member: The innermost scope that it belongs to, and the member in whose subtree it is.
+        joined: Events whose payloads its handler sees.
+        gathered: How many results its handler sees; -1 unless a gather made it.
         attempts: Executions granted, without those handed back.
         lost: How many of them ended with their lease.
         unclaimed: How often its valid copy was published again because nobody claimed it.
         due_ms: When `Fire` moves it on, whatever its phase says that means; None while it is in a
             queue that is part of the store.
-        joined: Events whose payloads its handler sees.
-        gathered: How many results its handler sees; -1 unless a gather made it.
         chunks: How many parts of its decision have been put down under this claim.
     """
 
@@ -52,14 +52,14 @@ class Call:
     body: bytes
     scope: CallId
     member: int
-    phase: Phase
+    joined: tuple[str, ...]
+    gathered: int
+    phase: Phase = Phase.QUEUED
     generation: int = 0
     attempts: int = 0
     lost: int = 0
     due_ms: int | None = None
     claim_id: ClaimId = ClaimId("")
-    joined: tuple[str, ...] = ()
-    gathered: int = -1
     reason: str = ""
     unclaimed: int = 0
     chunks: int = 0
@@ -138,7 +138,7 @@ class Scope:
     scope: CallId
     member: int
     size: int
-    tolerated: int = 0
+    tolerated: int
     failed: int = 0
     lost: bool = False
     pending: int = 0

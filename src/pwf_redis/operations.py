@@ -226,16 +226,8 @@ class Operations:
 
     def purge_waiting(self, service: str) -> Steps[Round, int]:
         """See `StateStore.purge`."""
-        count = start = 0
-        # What was dropped has left the index, and what came after it has moved up.
-        while page := (yield from ask("ZRANGE", self.keys.due, start, start + _PAGE - 1)):
-            names = [parse_member(member) for member in page]
-            dropped = yield from self._drop(
-                [(run_id, call_id) for run_id, call_id, of in names if of == service and call_id],
-            )
-            count += dropped
-            start += len(page) - dropped
-        return count
+        waiting = yield from self._waiting(service)
+        return (yield from self._drop(waiting))
 
     # -- queues (fused) -------------------------------------------------------------------------
 
@@ -246,20 +238,39 @@ class Operations:
 
     def purge(self, service: str) -> Steps[Round, int]:
         """See `Backend.purge`."""
-        count = 0
         queue = self.keys.queue(service)
-        while entries := (yield from ask("XRANGE", queue, "-", "+", "COUNT", _PAGE)):
+        waiting = yield from self._waiting(service)
+        newest = yield from ask("XREVRANGE", queue, "+", "-", "COUNT", 1)
+        count = 0
+        # Up to what was the newest: what follows from a drop comes after it, and is not to be dropped.
+        while newest and (
+            entries := (yield from ask("XRANGE", queue, "-", newest[0][0], "COUNT", _PAGE))
+        ):
             count += yield from self._drop([name for one in entries for name in _names(one)])
             yield from ask("XDEL", queue, *(entry_id for entry_id, _ in entries))
-        return count + (yield from self.purge_waiting(service))
+        return count + (yield from self._drop(waiting))
+
+    def _waiting(self, service: str) -> Steps[Round, list[tuple[RunId, CallId]]]:
+        """Return the calls of *service* that are due at some time, in that order."""
+        waiting: list[tuple[RunId, CallId]] = []
+        start = 0
+        while page := (yield from ask("ZRANGE", self.keys.due, start, start + _PAGE - 1)):
+            names = [parse_member(member) for member in page]
+            waiting += [(run, call) for run, call, of in names if of == service and call]
+            start += len(page)
+        return waiting
 
     def _drop(self, names: Sequence[tuple[RunId, CallId]]) -> Steps[Round, int]:
-        if not names:
-            return 0
-        drops = [Drop(run_id, call_id, dead=False, reason=PURGED) for run_id, call_id in names]
-        done = yield from self._exchange(drops, 0, None)
-        replies: list[Reply] = done.replies
-        return replies.count(Answer.DONE)
+        count = 0
+        for first in range(0, len(names), _PAGE):
+            drops = [
+                Drop(run_id, call_id, dead=False, reason=PURGED)
+                for run_id, call_id in names[first : first + _PAGE]
+            ]
+            done = yield from self._exchange(drops, 0, None)
+            replies: list[Reply] = done.replies
+            count += replies.count(Answer.DONE)
+        return count
 
 
 def _names(entry: Any) -> list[tuple[RunId, CallId]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -21,13 +22,14 @@ from pwf_core.commands import (
 )
 from pwf_core.context import Context
 from pwf_core.decide import new_call
+from pwf_core.decisions import Decision
 from pwf_core.directives import Next, emit, gather, join, publish, result
 from pwf_core.errors import CodecError, DirectiveError, StoreUnavailableError
 from pwf_core.events import Event
-from pwf_core.ids import CallId, ClaimId, RunId, root_call_id
+from pwf_core.ids import CallId, ClaimId, RunId, derive_call_id, root_call_id
 from pwf_core.paired import Apply, Publish
 from pwf_core.protocol import Conclude, HandBackError, Invoke, Outcome, process
-from pwf_core.retries import Retry
+from pwf_core.retries import Retry, backoff_ms
 from pwf_core.service import Service
 from pwf_core.state import Rules
 from pwf_core.steps import drive
@@ -155,7 +157,35 @@ def test_wrong_return_value_is_buried_at_once():
     conclude = one.send(42)
 
     assert isinstance(conclude.command, Bury)
+    assert "Task 'work.task' returned 42" in conclude.command.reason
     assert "result(value)" in conclude.command.reason
+
+
+def test_second_result_is_buried_at_once():
+    """A call gives one value; which task gave two is said."""
+    one = steps()
+    next(one)
+    conclude = one.send([result(1), result(2)])
+
+    assert isinstance(conclude.command, Bury)
+    assert "Task 'work.task' returned two results" in conclude.command.reason
+
+
+def test_effects_are_themselves():
+    """Two invocations are never the same, however alike; what was concluded does not change."""
+    one = steps()
+    invoke = next(one)
+
+    assert 2 == len({invoke, next(steps())})
+    with pytest.raises(AttributeError):
+        one.send(None).command = None
+
+
+def test_outcomes_have_words():
+    """For logs and metrics, where they are compared with yesterday's."""
+    assert [
+        "committed", "retried", "buried", "parked", "handed back", "ended", "lease lost",
+    ] == [one.value for one in Outcome]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -177,6 +207,157 @@ def test_leaving_worker_hands_back():
     conclude = one.throw(HandBackError("leaving"))
 
     assert (Postponement.HAND_BACK, 0) == (conclude.command.kind, conclude.command.delay_ms)
+
+
+# -- what is asked of the store, and said of the attempt ---------------------------------------------
+
+NAMES = (RunId("r" * 32), CallId("c" * 32), ClaimId("s:1"))
+
+
+@work.task
+def vague(number: NoSuchType) -> Next:  # type: ignore[name-defined]  # noqa: F821
+    return None
+
+
+def attempt(perform: Any, **more: Any) -> tuple[Any, tuple[Outcome, str]]:
+    """Run one attempt with a handler, and return what was concluded, and how it ended."""
+    concluded = []
+
+    def do(effect: Any) -> Any:
+        if isinstance(effect, Invoke):
+            return perform(effect)
+        concluded.append(effect.command)
+        return Answer.DONE
+
+    ended = drive(steps(**more), do)
+    (command,) = concluded
+    return command, ended
+
+
+def raising(error: Exception) -> Any:
+    def perform(effect: Invoke) -> Any:
+        raise error
+
+    return perform
+
+
+def test_commit_names_its_claim():
+    """The decision is that of the call and its address, and nothing is said of a success."""
+    command, ended = attempt(lambda _: [result(1), publish("work.next")])
+
+    (child,) = command.decision.calls
+    derived = derive_call_id(CallId("c" * 32), "publish", "work.next", 0)
+    assert Commit(*NAMES, Decision(calls=(child,), result=b"\x01")) == command
+    assert derived == child.call_id
+    assert (Outcome.COMMITTED, "") == ended
+
+
+def test_call_that_nobody_knows_is_parked_for_two_seconds():
+    """The reason is for people, in the outcome as with the call."""
+    reason = "no worker here knows this task"
+    command, ended = attempt(None, address="work.new")
+
+    assert Postpone(*NAMES, Postponement.PARK, 2000, reason) == command
+    assert (Outcome.PARKED, reason) == ended
+
+
+@pytest.mark.parametrize(
+    ("more", "says", "logged"),
+    [
+        ({"body": b"\xc1"}, "work.task", "CodecError: Arguments of work.task"),
+        ({"address": "work.vague"}, "NoSuchType", "DefinitionError"),
+    ],
+)
+def test_call_that_cannot_be_read_here_is_parked_for_two_seconds(more, says, logged):
+    """Bytes that are no arguments, and annotations that mean nothing here: another worker may know."""
+    command, ended = attempt(None, **more)
+
+    assert says in command.reason
+    assert Postpone(*NAMES, Postponement.PARK, 2000, command.reason) == command
+    assert (Outcome.PARKED, logged) == ended
+
+
+def test_failed_attempt_is_retried_with_its_own_jitter():
+    """After the backoff that the policy gives this call for that many failures."""
+    command, ended = attempt(raising(ValueError("no")), failures=0)
+
+    assert backoff_ms(task.retry, "c" * 32, 1) == command.delay_ms > 0
+    assert Postpone(*NAMES, Postponement.RETRY, command.delay_ms, command.reason) == command
+    assert (Outcome.RETRIED, "ValueError: no") == ended
+
+
+def test_last_attempt_is_buried():
+    """The reason stands in the dead letter and in the outcome."""
+    command, ended = attempt(raising(ValueError("no")), failures=1)
+
+    assert Bury(*NAMES, command.reason) == command
+    assert command.reason.endswith("ValueError: no\n")
+    assert (Outcome.BURIED, "ValueError: no") == ended
+
+
+def test_handing_back_says_why():
+    """At once, and elsewhere."""
+    command, ended = attempt(raising(HandBackError("leaving")))
+
+    assert Postpone(*NAMES, Postponement.HAND_BACK, 0, "leaving") == command
+    assert (Outcome.HANDED_BACK, "leaving") == ended
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"), [(Answer.ENDED, Outcome.ENDED), (Answer.LOST, Outcome.LEASE_LOST)]
+)
+def test_failure_that_was_not_stored_is_not_told(answer, outcome):
+    """It is another worker's call by now."""
+    one = steps()
+    next(one)
+    one.throw(ValueError("no"))
+    with pytest.raises(StopIteration) as stop:
+        one.send(answer)
+
+    assert (outcome, "") == stop.value.value
+
+
+def test_reason_is_a_traceback_of_the_handler():
+    """It begins in the handler's frame: those that called it are ours, and tell nobody anything."""
+
+    def fail() -> None:
+        raise ValueError("deep")
+
+    @Service("deep").task
+    def handler() -> Next:
+        fail()
+
+    def perform(effect: Invoke) -> Any:
+        return effect.task.fn()
+
+    one = process(grant(address="deep.handler", body=b"\x90"), {"deep.handler": handler}, None)
+    invoke = next(one)
+    with pytest.raises(ValueError, match="deep") as caught:
+        perform(invoke)
+    frames = caught.tb.tb_next.tb_next  # after this one and that of `perform`
+    expected = "".join(traceback.format_exception(ValueError, caught.value, frames))
+    assert expected == one.throw(caught.value).command.reason
+    assert "in handler\n" in expected.splitlines(keepends=True)[1]
+
+
+def test_reason_without_a_frame_of_the_handler_is_whole():
+    """A time-out was raised by whoever ran it."""
+    command, _ = attempt(raising(TimeoutError("too long")))
+
+    assert "in perform" in command.reason
+    assert command.reason.endswith("TimeoutError: too long\n")
+
+
+def test_longest_reason():
+    """Exactly its end, 16 Ki characters of it."""
+    command, _ = attempt(raising(ValueError("x" * 100_000)))
+
+    assert "x" * (16 * 1024 - 1) + "\n" == command.reason
+
+
+def test_handler_without_results_sees_none():
+    """There are none in a call that no gather made."""
+    assert [] == next(steps(results=None)).context.results
 
 
 # -- crashes ---------------------------------------------------------------------------------------

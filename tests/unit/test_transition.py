@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from tests.unit.life import FIRST, LEASE, MINE, OTHER, PAIRED, RUN, T0, Life, new
 
 from pwf_core.commands import (
     Answer,
@@ -26,7 +25,7 @@ from pwf_core.commands import (
     Start,
     Started,
 )
-from pwf_core.decisions import Decision, NewCall, NewGather, NewJoin
+from pwf_core.decisions import Decision, NewGather, NewJoin
 from pwf_core.effects import (
     BuryCall,
     ClearTimer,
@@ -36,83 +35,16 @@ from pwf_core.effects import (
     SetTimer,
     UnburyCall,
 )
-from pwf_core.ids import CallId, ClaimId, RunId
-from pwf_core.state import ROOT, Rules, RunState, view
+from pwf_core.ids import CallId, ClaimId
+from pwf_core.state import ROOT, Rules, view
 from pwf_core.transition import (
     DEFER_MS,
     MAX_LOST,
     OUTBOX_MS,
     SUSPECT_LOST,
     UNCLAIMED_MS,
-    transition,
 )
 from pwf_core.views import Outcome, Phase, Status
-
-RUN, FIRST = RunId("r"), CallId("first")
-MINE, OTHER = ClaimId("mine"), ClaimId("other")
-T0 = 1_000_000
-LEASE = 1000
-FUSED = Rules(retention_ms=500, dead_retention_ms=900)
-PAIRED = Rules(paired=True, retention_ms=500, dead_retention_ms=900)
-
-
-def new(call_id: str, *, delay_ms: int = 0, due_ms: int = 0, body: bytes = b"") -> NewCall:
-    return NewCall(CallId(call_id), f"s.{call_id}", body, delay_ms, due_ms)
-
-
-class Life:
-    """One run, at some time, by some rules."""
-
-    def __init__(self, rules: Rules = FUSED, **first: Any) -> None:
-        self.run = RunState(RUN)
-        self.rules = rules
-        self.now = T0
-        self.effects: list[Any] = []
-        self.do(Start(RUN, new("first", **first), "key", "print"))
-
-    def do(self, command: Command) -> Any:
-        reply, self.effects = transition(self.run, command, self.rules, self.now)
-        return reply
-
-    def claim(
-        self,
-        call_id: str = FIRST,
-        *,
-        generation: int | None = None,
-        by: ClaimId = MINE,
-        suspects: bool = True,
-    ) -> Any:
-        name = CallId(call_id)
-        if generation is None:
-            generation = self.run.calls[name].generation
-        return self.do(Claim(RUN, name, generation, by, LEASE, suspects))
-
-    def commit(self, call_id: str = FIRST, *, by: ClaimId = MINE, **decision: Any) -> Any:
-        return self.do(Commit(RUN, CallId(call_id), by, Decision(**decision)))
-
-    def run_call(self, call_id: str, **decision: Any) -> None:
-        assert isinstance(self.claim(call_id), Granted)
-        assert Answer.DONE is self.commit(call_id, **decision)
-
-    def postpone(self, kind: Postponement, delay_ms: int = 50, *, by: ClaimId = MINE) -> Any:
-        return self.do(Postpone(RUN, FIRST, by, kind, delay_ms, "why"))
-
-    def bury(self, call_id: str = FIRST, *, by: ClaimId = MINE) -> Any:
-        return self.do(Bury(RUN, CallId(call_id), by, "boom"))
-
-    def lose(self, times: int) -> None:
-        for _ in range(times):
-            assert isinstance(self.claim(), Granted)
-            self.now += LEASE
-            assert Answer.DONE is self.do(Fire(RUN, FIRST))
-
-    @property
-    def call(self) -> Any:
-        return self.run.calls[FIRST]
-
-    @property
-    def status(self) -> Status:
-        return self.run.status
 
 
 def in_phase(phase: Phase) -> Life:
@@ -319,6 +251,7 @@ def test_renewal_counts_from_now():
     assert [SetTimer(FIRST, life.now + LEASE, "s.first")] == life.effects
     life.now += 999
     assert Answer.STALE is life.do(Fire(RUN, FIRST))
+    assert Answer.DONE is life.commit()
 
 
 def test_suspects_are_deferred_or_granted():
@@ -335,6 +268,17 @@ def test_suspects_are_deferred_or_granted():
     assert (True, SUSPECT_LOST + 1, 0) == (grant.suspect, grant.attempt, grant.failures)
 
 
+def test_call_that_was_lost_once_is_no_suspect():
+    """Nor is one that never was: they are granted where suspects are unwanted."""
+    life = Life()
+    for lost in range(SUSPECT_LOST):
+        grant = life.claim(suspects=False)
+        assert (False, lost + 1, 0) == (grant.suspect, grant.attempt, grant.failures)
+        life.fire(FIRST, LEASE)
+
+    assert Answer.DEFERRED is life.claim(suspects=False)
+
+
 def test_too_many_losses_bury():
     """A call that was lost too often is a dead letter, and its run has failed."""
     life = Life()
@@ -343,7 +287,8 @@ def test_too_many_losses_bury():
     assert Phase.DEAD is life.call.phase
     assert BuryCall(FIRST, "s.first") in life.effects
     assert Status.FAILED is life.status
-    assert str(MAX_LOST) in life.run.reason
+    reason = f"its worker died, or held it without renewing the lease, {MAX_LOST} times"
+    assert (reason, f"s.first (first): {reason}") == (life.call.reason, life.run.reason)
 
 
 def test_unclaimed_copies_come_again_ever_later():
@@ -358,6 +303,16 @@ def test_unclaimed_copies_come_again_ever_later():
     life.claim()
     life.postpone(Postponement.RETRY, 0)
     life.do(Settle(RUN, FIRST, 1))
+    assert [SetTimer(FIRST, life.now + UNCLAIMED_MS, "s.first")] == life.effects
+
+
+def test_copies_that_were_not_published_are_not_unclaimed():
+    """Nobody could claim what waited for its time, or never left the outbox."""
+    life = Life(PAIRED, delay_ms=50)
+    life.fire(FIRST, 50)
+    life.fire(FIRST, OUTBOX_MS)
+    life.do(Settle(RUN, FIRST, 0))
+
     assert [SetTimer(FIRST, life.now + UNCLAIMED_MS, "s.first")] == life.effects
 
 
@@ -398,6 +353,16 @@ def test_postponed_call_waits(kind, phase, attempts):
         call.reason,
         call.claim_id,
     )
+
+
+def test_each_postponement_is_a_new_generation():
+    """So that no copy of an earlier one runs anything."""
+    life = Life()
+    for generation in (1, 2, 3):
+        life.claim()
+        life.postpone(Postponement.RETRY)
+        assert generation == life.call.generation
+        life.fire(FIRST, 50)
 
 
 def test_commit_replaces_the_call_by_its_children():
@@ -576,62 +541,3 @@ def test_join_in_a_member_belongs_to_it():
     life.do(Emit(RUN, "e", b"1"))
     life.run_call("j", result=b"x")
     assert [b"x"] == life.claim("g").results
-
-
-@given(st.data())
-def test_whatever_happens_the_counts_are_right(data):
-    """Under random decisions `pending` and `live` are what can be counted, and every run ends."""
-    life = Life(data.draw(st.sampled_from([FUSED, PAIRED])))
-    number = 0
-
-    def fresh() -> NewCall:
-        nonlocal number
-        number += 1
-        return new(f"c{number}")
-
-    for _ in range(data.draw(st.integers(0, 25))):
-        if not life.run.calls:
-            break
-        call_id = data.draw(st.sampled_from(sorted(life.run.calls)))
-        count = st.integers(0, 2)
-        life.run_call(
-            call_id,
-            calls=tuple(fresh() for _ in range(data.draw(count))),
-            emits=tuple((event, b"1") for event in data.draw(st.lists(st.sampled_from("ab")))),
-            joins=tuple(
-                NewJoin(fresh(), tuple(data.draw(st.sampled_from([("a",), ("a", "b"), ("c",)]))))
-                for _ in range(data.draw(count))
-            ),
-            gathers=tuple(
-                NewGather(fresh(), tuple(fresh() for _ in range(data.draw(count))))
-                for _ in range(data.draw(count))
-            ),
-        )
-        check_counts(life.run)
-    while life.run.calls:
-        life.run_call(next(iter(life.run.calls)))
-        check_counts(life.run)
-    for event in "abc":
-        life.do(Emit(RUN, event, b"1"))
-        while life.run.calls:
-            life.run_call(next(iter(life.run.calls)))
-            check_counts(life.run)
-    assert (Status.FINISHED, 0, {}, {}, {}) == (
-        life.status,
-        life.run.pending,
-        life.run.joins,
-        life.run.scopes,
-        life.run.waiting,
-    )
-
-
-def check_counts(run: RunState) -> None:
-    inside = [*run.calls.values(), *run.joins.values(), *run.scopes.values()]
-    assert run.pending == len([one for one in inside if one.scope == ROOT])
-    for scope_id, scope in run.scopes.items():
-        assert scope.pending == len([one for one in inside if one.scope == scope_id]) > 0
-    assert run.live == len([one for one in run.calls.values() if one.phase is not Phase.DEAD])
-    for join_id, join in run.joins.items():
-        missing = [name for name in join.events if name not in run.events]
-        assert join.missing == len(missing) > 0
-        assert all(join_id in run.waiting[name] for name in missing)

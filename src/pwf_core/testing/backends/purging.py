@@ -7,6 +7,7 @@ from pwf_core.ports import Backend
 from pwf_core.testing.bench import open_bench
 from pwf_core.testing.harness import Harness, behaviour
 from pwf_core.testing.making import LEASE, call, commit, gather, postpone, start
+from pwf_core.transition import OUTBOX_MS
 from pwf_core.views import Status
 
 
@@ -108,6 +109,20 @@ async def test_gather_does_not_outlive_its_purged_members(harness: Harness[Backe
     await bench.commit(member, result=b"\x02")
     await bench.nothing("other")
     assert Status.FAILED is await bench.status(root.run_id)
+
+
+@behaviour()
+async def test_purge_leaves_what_follows_from_it(harness: Harness[Backend]) -> None:
+    """A gather that bears the loss of its members goes on, in the service that was purged as well."""
+    bench = await open_bench(harness)
+    root = await bench.begin()
+    members = [call("work.one"), call("work.two")]
+    await bench.commit(root, gathers=[gather(*members, then=call("work.then"), tolerated=2)])
+
+    assert 2 == await bench.port.purge("work")
+    await bench.elapse(OUTBOX_MS)
+    await bench.commit(await bench.take_one("work.then"))
+    assert Status.FINISHED is await bench.status(root.run_id)
 
 
 @behaviour()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pwf_core.commands import Answer, Bury, Drop, Granted, Postponement, Requeue
 from pwf_core.ports import StateStore
 from pwf_core.testing.harness import Harness, behaviour
@@ -64,11 +66,15 @@ async def test_purge_drops_what_waits(harness: Harness[StateStore]) -> None:
     assert 1 == await store.purge("other")
 
 
+@pytest.mark.parametrize("service", ["other", "work"])
 @behaviour()
-async def test_purge_that_completes_a_gather(harness: Harness[StateStore]) -> None:
-    """A gather that bears the loss goes on: its call waits in the outbox for the next sweep."""
+async def test_purge_that_completes_a_gather(harness: Harness[StateStore], service: str) -> None:
+    """A gather that bears the loss goes on: its call waits in the outbox for the next sweep.
+
+    Even if it is of the service that is purged: that call was not waiting when the purge began.
+    """
     store = await harness.connect()
-    then = call("other.task")
+    then = call(f"{service}.task")
     fork = gather(call(delay_ms=600_000), then=then, tolerated=1)
     grant = await begin(store, call("other.task"))
     await do(store, commit(grant, decision(gathers=[fork])))
