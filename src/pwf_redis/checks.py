@@ -37,7 +37,7 @@ NEEDED = (
     *("get", "set", "pexpire", "unlink"),
     *("hset", "hget", "hmget", "hdel", "hlen", "hkeys", "hscan"),
     *("zadd", "zrem", "zrange", "zrangebyscore", "lpush", "llen", "ltrim", "blpop"),
-    *("xadd", "xrange", "xdel", "xlen", "publish", "subscribe", "unsubscribe"),
+    *("xadd", "xrange", "xrevrange", "xdel", "xlen", "publish", "subscribe", "unsubscribe"),
 )
 # And for the streams as a plain broker.
 NEEDED_BY_STREAMS = ("xgroup", "xreadgroup", "xack", "xautoclaim", "xinfo", "xpending")

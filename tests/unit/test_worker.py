@@ -480,7 +480,7 @@ print("closed")
 
 def hold_up_the_loop(timeout: timedelta | None, name: str) -> tuple[Any, list[int]]:
     """Run a handler that blocks its loop for many leases, beside a worker that would take over."""
-    service, lease = Service("held"), timedelta(seconds=0.1)
+    service, lease = Service("held"), timedelta(seconds=0.5)
     attempts, gate = list[int](), threading.Event()
 
     @service.task(timeout=timeout, retry=Retry(attempts=5, base=timedelta(milliseconds=1)))
@@ -499,7 +499,7 @@ def hold_up_the_loop(timeout: timedelta | None, name: str) -> tuple[Any, list[in
         thread.start()
         run = backend.start(publish(block), key="it")
         with BlockingWorker(backend, service, lease=lease):
-            deadline = time.monotonic() + 5 * lease.total_seconds()
+            deadline = time.monotonic() + 3 * lease.total_seconds()
             while time.monotonic() < deadline and len(attempts) < 2:
                 run.status()
             gate.set()
