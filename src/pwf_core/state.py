@@ -71,6 +71,7 @@ class Rest:
 
     A decision that is too large for one step was put down in chunks before. The commit counts all
     that is in them, in every scope, and from then on they are made into calls, one chunk at a time.
+    LIMIT: a purge takes the calls that there are, and not those that are still to be made.
 
     Attributes:
         address: Of the call.
