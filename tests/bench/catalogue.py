@@ -138,6 +138,9 @@ SYSTEMS = (
     _peer("taskiq-redis", "Taskiq, Redis", "taskiq", _ON_REDIS),
     _peer("taskiq-rabbit", "Taskiq, RabbitMQ", "taskiq", _ON_BOTH, BENCH_BROKER="rabbit"),
     _peer("saq", "SAQ, Redis", "saq", _ON_REDIS),
+    _peer("streaq", "streaQ, Redis", "streaq", _ON_REDIS),
+    _peer("dbos", "DBOS, PostgreSQL", "dbos", (Server.POSTGRES,)),
+    _peer("procrastinate", "Procrastinate, PostgreSQL", "procrastinate", (Server.POSTGRES,)),
 )
 
 _BY_NAME = {system.name: system for system in SYSTEMS}

@@ -30,11 +30,18 @@ class PostgresServer(PrivateServer):
         """The URL that clients understand."""
         return f"postgresql://postgres@{LOOPBACK}:{self.port}/postgres"
 
+    def new_database(self, name: str) -> str:
+        """Make a database, and return its URL."""
+        program = self.find().with_name("createdb")
+        command = [program, "-h", LOOPBACK, "-p", str(self.port), "-U", "postgres", name]
+        subprocess.run(command, check=True, capture_output=True)
+        return f"postgresql://postgres@{LOOPBACK}:{self.port}/{name}"
+
     @classmethod
     def find(cls) -> Path:
         """Return the server's program; Debian keeps it off the PATH."""
         if found := shutil.which("postgres"):
-            return Path(found)
+            return Path(found).resolve()  # its other programs lie beside it
         if debian := sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
             return debian[-1]
         raise ServerMissingError("postgres", "postgresql")

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.bench.catalogue import Kind
 from tests.bench.plot import plot
 from tests.bench.ratios import Ratio, ratios
-from tests.bench.results import Cell, Results
+from tests.bench.results import Cell, Described, Results
 from tests.bench.workloads import FIGURES, Figure
 
 __all__ = ["table", "write_docs"]
@@ -40,19 +40,22 @@ def _figure_rows(results: Results) -> list[Row]:
     for system, described in results.systems.items():
         cells = results.cells.get(system, {})
         if any(name in cells for name in names):
-            rows.append((described.title, *(_shown(cells.get(one), FIGURES[one]) for one in names)))
+            rows.append(
+                (
+                    described.title,
+                    *(_shown(cells.get(one), FIGURES[one], described) for one in names),
+                )
+            )
     return rows if len(rows) > 1 else []
 
 
-def _shown(cell: Cell | None, figure: Figure) -> str:
+def _shown(cell: Cell | None, figure: Figure, system: Described) -> str:
     if cell is None:
         return ""
     if (median := cell.median) is None:
-        return "cannot" if cell.reason.startswith(_CANNOT) else "none"
+        cannot = {figure.name, figure.name.split()[0]} & set(system.cannot)
+        return "cannot" if cannot else "none"
     return f"{median:,.0f}" if figure.unit.endswith("/s") else f"{median:.3g}"
-
-
-_CANNOT = ("it ", "no ")
 
 
 def _raw_rows(results: Results) -> list[Row]:

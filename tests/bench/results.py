@@ -44,6 +44,7 @@ class Described:
     kind: str
     settings: str = ""
     not_guaranteed: str = ""
+    cannot: dict[str, str] = attrs.field(factory=dict)
     versions: dict[str, str] = attrs.field(factory=dict)
 
 
@@ -87,6 +88,7 @@ class Results:
             system.kind.value,
             about["settings"],
             about["not_guaranteed"],
+            about["cannot"],
             about["versions"],
         )
         order = [one.name for one in SYSTEMS]

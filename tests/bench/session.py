@@ -52,14 +52,21 @@ class Servers:
         self._stack.close()
 
     def get(self, kind: Server, stack: ExitStack) -> tuple[str, str]:
-        """Return a server's name and URL; a Redis is new, and lives as long as *stack*."""
+        """Return a server's name and URL, nobody else's data behind it.
+
+        A Redis is new, and lives as long as *stack*; a database in PostgreSQL is new, too; in
+        RabbitMQ names of queues keep systems apart.
+        """
         if kind in _REDIS:
             return "redis", stack.enter_context(RedisServer(_REDIS[kind])).url
         with self._lock:
             if kind not in self._shared:
-                server = PostgresServer(*_POSTGRES) if kind is Server.POSTGRES else RabbitServer()
-                self._shared[kind] = self._stack.enter_context(server)
-            return kind.value, self._shared[kind].url
+                new = PostgresServer(*_POSTGRES) if kind is Server.POSTGRES else RabbitServer()
+                self._shared[kind] = self._stack.enter_context(new)
+            server = self._shared[kind]
+        if isinstance(server, PostgresServer):
+            return kind.value, server.new_database(f"bench{next(_numbers)}")
+        return kind.value, server.url
 
 
 @attrs.define
