@@ -17,7 +17,7 @@ from tests.bench.crew import LateError, ProgramError
 from tests.bench.environments import EnvironmentFailedError
 from tests.bench.results import Results
 from tests.bench.session import Servers, Session
-from tests.bench.workloads import RECOVERY, Scale, Workload, WrongError
+from tests.bench.workloads import Scale, Workload, WrongError
 
 from pwf.testing.servers import ServerMissingError, ServerStartError
 
@@ -107,7 +107,8 @@ class Bench:
             raise _Spoilt from error
         for figure, value in values.items():
             self.results.cell(system.name, figure).values.append(float(f"{value:.5g}"))
-            self._say(f" {figure} {value:,.4g}", end="")
+            if not workload.is_alone:
+                self._say(f" {figure} {value:,.4g}", end="")
         for figure in workload.figures:
             if figure.name not in values:
                 reason = session.about["cannot"].get(figure.name, "")
@@ -119,14 +120,16 @@ class Bench:
         if not _is_for(workload, system):
             return
         try:
-            with Session(system, servers, recovery=RECOVERY) as session:
+            with Session(system, servers, recovery=self.scale.recovery) as session:
                 self.results.describe(system, session.about)
                 self._measure(session, workload)
         except _Spoilt:
             pass
         except _PROBLEMS as error:
             self._give_up(system, workload, str(error))
-        self._say(f" ({system.name})")
+        found = self.results.cells[system.name]
+        figures = [f"{one.name} {found[one.name].median}" for one in workload.figures]
+        self._say(f"{system.name}: {', '.join(figures)}")
 
     def _refusal(self, session: Session, workload: Workload) -> str:
         """Return why not to measure this at all."""

@@ -16,7 +16,6 @@ from tests.bench.session import Seen, Session
 __all__ = ["FIGURES", "WORKLOADS", "Figure", "Scale", "Workload", "WrongError"]
 
 STEPS, WIDTH = 20, 20
-RECOVERY = 5  # seconds: pwf's own default lease, and what time-outs of peers are turned down to
 _FINISHING = 60.0  # seconds that W7 gives after the restart
 _WORK_MS = 5  # of each handler in W7, so that many are under way when their worker dies
 _PAUSE = 0.01  # seconds between two runs of W4: the system is to be idle
@@ -33,10 +32,12 @@ class Scale:
     Attributes:
         factor: 1 for the full sizes.
         patience: Seconds that one measurement may take.
+        recovery: Seconds to which recovery time-outs are turned down in W7; pwf's own default lease.
     """
 
     factor: float = 1.0
     patience: float = 40.0
+    recovery: int = 5
 
     def of(self, count: int, least: int = 1) -> int:
         """Return *count*, scaled."""
@@ -186,7 +187,7 @@ def _killed(session: Session, scale: Scale) -> dict[str, float]:
     seen = {do: session.look(mark) for do, mark in marks.items()}
     session.watch_until(deadline, lambda: are_over(seen["chains"]))
     # What comes again comes when a time-out is over; then it is either here, or not to be.
-    session.watch_until(time.monotonic() + RECOVERY, lambda: False)
+    session.watch_until(time.monotonic() + scale.recovery, lambda: False)
     for mark in marks.values():
         session.look(mark)
     ends = [ends[0][1] for one in seen.values() for ends in one.ends.values()]

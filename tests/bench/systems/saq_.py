@@ -23,13 +23,14 @@ from tests.bench.systems.speaking import (
     main,
 )
 
-CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "64"))
+CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "256"))
 AT_ONCE = 20  # its own limit of operations that are under way together
 
 # A job that is not done after this counts as stuck, and is swept; its default is ten seconds.
 PATIENCE = {"timeout": RECOVERY or 60, "retries": 3}
 
-queue = Queue.from_url(REDIS, name=NAMESPACE)
+# Each job in the making holds a connection, and redis-py allows for 100 unless told.
+queue = Queue.from_url(f"{REDIS}?max_connections=1000", name=NAMESPACE)
 Ctx = dict[str, Any]
 
 
@@ -122,8 +123,9 @@ def worker() -> None:
 
 
 ABOUT = About(
-    settings=f"One worker with uvloop and hiredis, {CONCURRENCY} jobs at once; a step enqueues the next "
-    "one itself, a fork awaits `Queue.map`.",
+    settings=f"One worker with uvloop and hiredis, {CONCURRENCY} jobs at once, so that as many "
+    "forks may wait and leave room for their branches; a step enqueues the next one itself, a fork "
+    "awaits `Queue.map`.",
     not_guaranteed="It has no workflows: a crash between enqueueing the next step and finishing the "
     "job enqueues it twice. A fork waits in the memory of its worker: the join is lost with it, "
     "until the fork itself is swept and all its branches run again. Swept are jobs that take "
