@@ -27,11 +27,7 @@ def main() -> int:
     options = _options()
     # Leave as after Ctrl-C: nothing stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if options.results is not None:
-        results = Results.read(options.results)
-    else:
-        results = _measure(options)
-        results.write(options.output)
+    results = Results.read(options.results) if options.results else _measure(options)
     print(table(results), flush=True)
     if options.write_docs:
         write_docs(results, DOCS)
@@ -49,6 +45,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--patience", type=float, default=40.0, help="seconds for one measurement (default: 40)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=25.0, help="leave out repetitions after (default: 25)"
     )
     parser.add_argument(
         "--output", type=Path, default=ROOT / ".nox" / "bench.json", help="where the results go"
@@ -72,15 +71,19 @@ def _measure(options: argparse.Namespace) -> Results:
         workloads=[one for one in WORKLOADS if one.name in only],
         repetitions=options.repetitions,
         scale=Scale(options.scale, options.patience),
+        minutes=options.minutes,
     )
-    results = bench.run()
-    results.facts = {
-        **machine_facts(),
-        "repetitions": options.repetitions,
-        "scale": options.scale,
-        "minutes": round((time.monotonic() - began) / 60, 1),
-    }
-    return results
+    try:
+        bench.run()
+    finally:  # after Ctrl-C, what there is
+        bench.results.facts = {
+            **machine_facts(),
+            "repetitions": bench.repeated,
+            "scale": options.scale,
+            "minutes": round((time.monotonic() - began) / 60, 1),
+        }
+        bench.results.write(options.output)
+    return bench.results
 
 
 def _systems(options: argparse.Namespace) -> list[System]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import attrs
@@ -24,6 +24,7 @@ from pwf.testing.servers import ServerMissingError, ServerStartError
 __all__ = ["Bench"]
 
 _SLOW = 15.0  # seconds: a measurement that takes longer is made once
+_ALONE = 4  # minutes for those that need sessions of their own
 _AT_ONCE = 2  # systems that are killed and come back side by side: that is no question of speed
 _PROBLEMS = (
     EnvironmentFailedError,
@@ -39,20 +40,29 @@ class Bench:
     """One run of the benchmark.
 
     Attributes:
-        results: What was found; filled by `run`.
+        minutes: When to be done: what is left of the repetitions is left out.
+        results: What was found; filled by `run`, also as far as it comes.
+        repeated: How many repetitions there were.
     """
 
     systems: Sequence[System]
     workloads: Sequence[Workload]
     repetitions: int
     scale: Scale
+    minutes: float = 25.0
+    repeated: int = 0
     results: Results = attrs.field(factory=Results)
     _settled: set[tuple[str, str]] = attrs.field(factory=set)  # not to be measured (again)
 
     def run(self) -> Results:
         """Measure everything."""
+        began = time.monotonic()
         with Servers() as servers:
             for repetition in range(1, self.repetitions + 1):
+                took = (time.monotonic() - began) / 60
+                if self.repeated and took * (1 + 1 / self.repeated) > self.minutes - _ALONE:
+                    break
+                self.repeated = repetition
                 for system in self.systems:
                     self._say(f"{repetition}/{self.repetitions} {system.name}:", end="")
                     self._measure_together(system, servers)
@@ -67,24 +77,26 @@ class Bench:
                         pass
         return self.results
 
-    def _todo(self, system: System) -> list[Workload]:
+    def _todo(self, system: System, done: Collection[str]) -> list[Workload]:
         return [
             one
             for one in self.workloads
             if not one.is_alone
             and _is_for(one, system)
+            and one.name not in done
             and (system.name, one.name) not in self._settled
         ]
 
     def _measure_together(self, system: System, servers: Servers) -> None:
         """Measure all workloads that share a session; after a failure there is a new one."""
-        while todo := self._todo(system):
+        done: set[str] = set()
+        while todo := self._todo(system, done):
             try:
                 with Session(system, servers) as session:
                     self.results.describe(system, session.about)
                     for workload in todo:
                         self._measure(session, workload)
-                    return
+                        done.add(workload.name)
             except _Spoilt:
                 continue  # what has failed is settled, so there is less to do
             except _PROBLEMS as error:
@@ -128,7 +140,11 @@ class Bench:
         except _PROBLEMS as error:
             self._give_up(system, workload, str(error))
         found = self.results.cells[system.name]
-        figures = [f"{one.name} {found[one.name].median}" for one in workload.figures]
+        figures = [
+            f"{one.name} {found[one.name].median}"
+            for one in workload.figures
+            if found[one.name].values
+        ]
         self._say(f"{system.name}: {', '.join(figures)}")
 
     def _refusal(self, session: Session, workload: Workload) -> str:

@@ -17,7 +17,7 @@ from tests.bench.workloads import FIGURES
 __all__ = ["plot"]
 
 _PANELS = ("W1", "W2", "W3", "W5 single")
-_LABELS, _BARS, _VALUES = 260, 420, 70  # widths of a panel's parts
+_LABELS, _BARS, _VALUES = 300, 420, 70  # widths of a panel's parts
 _ROW, _BAR, _HEAD, _GAP, _MARGIN = 20, 13, 44, 22, 16
 _STYLE = """
 svg { --ink: #1f2328; --faint: #6e7781; --grid: #d8dee4; --paper: #ffffff;
@@ -62,7 +62,14 @@ def _rows(results: Results, figure: str) -> Iterator[tuple[str, str, float]]:
 
 
 def _legend() -> Iterator[str]:
-    left, words = _MARGIN, {Kind.PWF: "pwf", Kind.PEER: "peers", Kind.LIMIT: "limits: no promises"}
+    left, words = (
+        _MARGIN,
+        {
+            Kind.PWF: "pwf",
+            Kind.PEER: "peers",
+            Kind.LIMIT: "limits, which promise nothing (scales are logarithmic)",
+        },
+    )
     for kind, word in words.items():
         yield f'<rect class="{kind.value}" x="{left}" y="{_MARGIN}" width="12" height="12" rx="2"/>'
         yield f'<text x="{left + 18}" y="{_MARGIN + 11}">{word}</text>'

@@ -127,14 +127,14 @@ ABOUT = About(
     "children, so more processes than any other row), `acks_late`, `reject_on_worker_lost`, prefetch 64, no gossip, mingle, heartbeat or "
     "events, results only where a chord needs them; joins by `chord` on the Redis result backend."
     + (" Classic queue, `confirm_publish`." if ON_RABBIT else ""),
-    not_guaranteed="A chain's next step is sent after the task and apart from its ack, so a crash "
-    "between the two sends it twice. A chord is counted apart from it, too: a member that runs "
-    "twice counts twice, and a header whose result is lost never joins. "
+    not_guaranteed="A chain's next step is sent apart from the ack of the last one, so a crash between "
+    "the two sends it twice. A chord is counted in Redis apart from the acks, and its body is sent by "
+    "the member that counts last: a crash around that sends it twice, or not at all."
     + (
         ""
         if ON_RABBIT
-        else "What a dead worker held comes back after `visibility_timeout`, an hour by default; "
-        "a longer task runs twice."
+        else " What a dead worker held comes back after `visibility_timeout`, an hour by default; a "
+        "longer task runs twice."
     ),
     packages=("celery", "kombu", "amqp", "redis", "hiredis"),
     cannot={"W5 batched": "it publishes one by one"},

@@ -129,7 +129,7 @@ ABOUT = About(
     not_guaranteed="It has no workflows: a crash between enqueueing the next step and finishing the "
     "job enqueues it twice. A fork waits in the memory of its worker: the join is lost with it, "
     "until the fork itself is swept and all its branches run again. Swept are jobs that take "
-    "longer than their time-out.",
+    "longer than their time-out, one after the other, with a pause of up to five seconds for each.",
     packages=("saq", "redis", "hiredis", "uvloop"),
 )
 

@@ -151,7 +151,12 @@ ABOUT = About(
     not_guaranteed="The next step is sent apart from the ack, so a crash between the two sends it "
     "twice. The task that waits for a `map` forgets nothing, but more maps than slots are a "
     "deadlock, and results expire. "
-    + ("" if ON_RABBIT else "What a dead worker held comes back after ten minutes by default."),
+    + (
+        ""
+        if ON_RABBIT
+        else "What a dead worker held comes back after `idle_timeout`, ten minutes by default; a task "
+        "that takes longer runs twice."
+    ),
     packages=("taskiq", "taskiq-redis", "taskiq-aio-pika", "taskiq-pipelines", "redis", "uvloop"),
     cannot={"W5 batched": "it sends one by one"},
 )
