@@ -117,10 +117,10 @@ class Bench:
             late = f"not done within {self.scale.patience:.0f} s: "
             self._give_up(system, workload, late * isinstance(error, LateError) + str(error))
             raise _Spoilt from error
-        for figure, value in values.items():
-            self.results.cell(system.name, figure).values.append(float(f"{value:.5g}"))
+        for name, value in values.items():
+            self.results.cell(system.name, name).values.append(float(f"{value:.5g}"))
             if not workload.is_alone:
-                self._say(f" {figure} {value:,.4g}", end="")
+                self._say(f" {name} {value:,.4g}", end="")
         for figure in workload.figures:
             if figure.name not in values:
                 reason = session.about["cannot"].get(figure.name, "")

@@ -33,7 +33,7 @@ class PostgresServer(PrivateServer):
     def new_database(self, name: str) -> str:
         """Make a database, and return its URL."""
         program = self.find().with_name("createdb")
-        command = [program, "-h", LOOPBACK, "-p", str(self.port), "-U", "postgres", name]
+        command = [str(program), "-h", LOOPBACK, "-p", str(self.port), "-U", "postgres", name]
         subprocess.run(command, check=True, capture_output=True)
         return f"postgresql://postgres@{LOOPBACK}:{self.port}/{name}"
 
@@ -63,7 +63,17 @@ class PostgresServer(PrivateServer):
     def _initialise(self, initdb: Path, data: Path) -> None:
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
-        command = [*_as_server(), initdb, "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]
+        command = [
+            *_as_server(),
+            str(initdb),
+            "-D",
+            str(data),
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "--no-sync",
+        ]
         done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=self.folder)
         if done.returncode:
             raise ServerStartError(self.program, "could not be initialised", done.stderr)

@@ -146,7 +146,7 @@ def _latency(session: Session, scale: Scale) -> dict[str, float]:
 
 def _starts(session: Session, scale: Scale) -> dict[str, float]:
     """Time starts that nobody runs."""
-    found = {}
+    found: dict[str, float] = {}
     for figure, count, batched in (("W5 single", 2000, False), ("W5 batched", 10_000, True)):
         if figure in session.about["cannot"]:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
@@ -19,6 +20,8 @@ from tests.bench.systems.raw_rabbit import (
 )
 from tests.bench.systems.speaking import RABBIT, About, main
 
+FULL = 5000  # messages
+
 
 class System:
     """The client's side, and the only one."""
@@ -30,7 +33,7 @@ class System:
     async def figures(self, scale: float) -> dict[str, float]:
         """Return each limit, per second."""
         measures = {"publish": self._publish, "consume": self._consume, "relay": self._relay}
-        return await figures(measures, int(5000 * scale))
+        return await figures(measures, int(FULL * scale))
 
     async def _publish(self, kind: str, count: int) -> int:
         channel = await self._publishing.channel(publisher_confirms=True)
@@ -66,7 +69,7 @@ class System:
 
     async def _relay(self, kind: str, count: int) -> int:
         """Run chains: each message is followed by another, and acknowledged once that is confirmed."""
-        chains = max(CHAINS * count // 5000, 1)
+        steps = max(STEPS * count // FULL, 2)
         publisher = await self._publishing.channel(publisher_confirms=True)
         consumer = await self._consuming.channel()
         await consumer.set_qos(PREFETCH)
@@ -80,23 +83,23 @@ class System:
                 await send(publisher, queue.name, bytes([left - 1]) + BODY)
             else:
                 ended += 1
-                if ended == chains:
+                if ended == CHAINS:
                     done.set()
             await message.ack()
 
         await queue.consume(on_message)
         await asyncio.gather(
-            *(send(publisher, queue.name, bytes([STEPS]) + BODY) for _ in range(chains))
+            *(send(publisher, queue.name, bytes([steps]) + BODY) for _ in range(CHAINS))
         )
         await done.wait()
         await consumer.close()
         await publisher.close()
-        return chains * STEPS
+        return CHAINS * steps
 
 
 async def declare(channel: AbstractChannel, kind: str, what: str) -> aio_pika.abc.AbstractQueue:
     """Declare a durable queue."""
-    arguments = {"x-queue-type": kind}
+    arguments: Any = {"x-queue-type": kind}
     return await channel.declare_queue(queue_name(kind, what), durable=True, arguments=arguments)
 
 

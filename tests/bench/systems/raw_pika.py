@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pika
@@ -20,13 +21,19 @@ from tests.bench.systems.raw_rabbit import (
 )
 from tests.bench.systems.speaking import RABBIT, About, main
 
+FULL = 10_000  # messages
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
 
 async def called_back(begin: Callable[[Callable[[Any], None]], Any]) -> Any:
     """Return what the callback that is handed to *begin* is called with."""
-    future = asyncio.get_running_loop().create_future()
-    begin(lambda value: future.done() or future.set_result(value))
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def called(value: Any) -> None:
+        if not future.done():
+            future.set_result(value)
+
+    begin(called)
     return await future
 
 
@@ -73,7 +80,7 @@ class System:
     async def figures(self, scale: float) -> dict[str, float]:
         """Return each limit, per second."""
         measures = {"publish": self._publish, "consume": self._consume, "relay": self._relay}
-        return await figures(measures, int(10_000 * scale))
+        return await figures(measures, int(FULL * scale))
 
     async def _publish(self, kind: str, count: int) -> int:
         channel = await open_channel(self._publishing)
@@ -121,7 +128,7 @@ class System:
 
     async def _relay(self, kind: str, count: int) -> int:
         """Run chains: each message is followed by another, and acknowledged once that is confirmed."""
-        chains = max(CHAINS * count // 10_000, 1)
+        steps = max(STEPS * count // FULL, 2)
         sender, receiver = Confirming(await open_channel(self._publishing)), None
         await sender.open()
         receiver = await open_channel(self._consuming)
@@ -137,16 +144,16 @@ class System:
                 return
             receiver.basic_ack(method.delivery_tag)
             ended += 1
-            if ended == chains:
+            if ended == CHAINS:
                 done.set()
 
         receiver.basic_consume(queue, on_message)
-        for _ in range(chains):
-            sender.send(queue, bytes([STEPS]) + BODY, lambda: None)
+        for _ in range(CHAINS):
+            sender.send(queue, bytes([steps]) + BODY, lambda: None)
         await done.wait()
         receiver.close()
         sender.channel.close()
-        return chains * STEPS
+        return CHAINS * steps
 
 
 async def open_channel(connection: AsyncioConnection) -> Any:
@@ -176,12 +183,13 @@ async def client() -> AsyncIterator[System]:
         yield System(*connections)
     finally:
         for connection in connections:
-            await called_back(
-                lambda done, one=connection: (
-                    one.add_on_close_callback(lambda _, __: done(None)),
-                    one.close(),
-                )
-            )
+            await called_back(partial(close, connection))
+
+
+def close(connection: AsyncioConnection, done: Callable[[Any], None]) -> None:
+    """Close a connection; *done* is called once it is."""
+    connection.add_on_close_callback(lambda _, reason: done(reason))
+    connection.close()
 
 
 def worker() -> None:

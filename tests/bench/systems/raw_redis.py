@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import redis.asyncio as redis
 from tests.bench.systems.speaking import NAMESPACE, REDIS, About, batches, main
@@ -26,7 +27,7 @@ from pwf_redis.keys import Keys
 from pwf_redis.scripts import EXCHANGE
 
 PIPELINE, BATCH, STEPS, LANES = 64, 64, 20, 16
-MESSAGE = {"m": b"x" * 64}
+MESSAGE: dict[Any, Any] = {"m": b"x" * 64}
 STREAM = f"{NAMESPACE}:raw"
 ADDRESS = "bench.step"
 

@@ -154,8 +154,8 @@ ABOUT = About(
     + (
         ""
         if ON_RABBIT
-        else "What a dead worker held comes back after `idle_timeout`, ten minutes by default; a task "
-        "that takes longer runs twice."
+        else "What a dead worker held comes back after `idle_timeout`, ten minutes by default, and only when "
+        "new messages arrive; a task that takes longer runs twice."
     ),
     packages=("taskiq", "taskiq-redis", "taskiq-aio-pika", "taskiq-pipelines", "redis", "uvloop"),
     cannot={"W5 batched": "it sends one by one"},

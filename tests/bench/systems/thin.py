@@ -54,20 +54,21 @@ class Handlers:
 
 async def serve() -> None:
     """Run handlers until killed."""
-    server, handlers = redis.from_url(REDIS), Handlers()
-    names = (GROUP, "one", {STREAM: ">"}, BATCH)
+    server: Any = redis.from_url(REDIS)
+    handlers = Handlers()
+    place = (GROUP, "one", {STREAM: ">"}, BATCH)
     await server.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-    entries: list[Any] = []
+    entries: Any = []
     while True:
         if not entries:
-            entries = await server.xreadgroup(*names, block=1000)
+            entries = await server.xreadgroup(*place, block=1000)
             continue
         pipe = server.pipeline(transaction=False)
         for _, fields in entries[0][1]:
             for follower in await handlers(decode(fields[b"m"])):
                 pipe.xadd(STREAM, {"m": encode(follower)})
         pipe.xack(STREAM, GROUP, *[name for name, _ in entries[0][1]])
-        pipe.xreadgroup(*names)
+        pipe.xreadgroup(*place)
         entries = (await pipe.execute())[-1]
 
 
