@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.bench.catalogue import SYSTEMS, System
 from tests.bench.crew import ROOT
 from tests.bench.measuring import Bench
-from tests.bench.ratios import fallen, gate_systems
+from tests.bench.ratios import comparable, fallen, gate_systems
 from tests.bench.report import table, write_docs
 from tests.bench.results import Results, machine_facts
 from tests.bench.workloads import WORKLOADS, Scale
@@ -112,11 +112,12 @@ def _judge(results: Results) -> int:
     if not RECORDED.exists():
         print(f"There is nothing to compare with: {RECORDED} is made by --write-docs.")
         return 1
-    worse = fallen(results, Results.read(RECORDED))
+    recorded = Results.read(RECORDED)
+    worse = fallen(results, recorded)
     if not worse:
-        print("No ratio has fallen by more than a fifth.")
+        print(f"None of {len(comparable(results, recorded))} ratios is worse by more than a fifth.")
         return 0
-    print("\n".join(["These have fallen by more than a fifth:", *worse]))
+    print("\n".join(["These are worse by more than a fifth:", *worse]))
     return 1
 
 

@@ -12,7 +12,7 @@ import attrs
 from tests.bench.catalogue import SYSTEMS, Kind, System
 from tests.bench.results import Results
 
-__all__ = ["Ratio", "best_peer", "fallen", "gate_systems", "ratios"]
+__all__ = ["Ratio", "best_peer", "comparable", "fallen", "gate_systems", "ratios"]
 
 _FELL = 0.8  # a ratio that has fallen by more than a fifth has fallen
 # Which raw client library carries which system's messages.
@@ -134,16 +134,21 @@ def _over(
 
 def fallen(now: Results, recorded: Results) -> list[str]:
     """Return what has become worse by more than a fifth since *recorded*, for people."""
-    before = {one.name: one for one in ratios(recorded)}
-    found = []
-    for one in ratios(now):
-        was = before[one.name].value
-        if was is None or one.value is None:
-            continue
-        bad = one.value < was * _FELL if one.more_is_better else one.value * _FELL > was
-        if bad:
-            found.append(f"{one.name}: {one.value:.3g}, recorded {was:.3g}  ({one.of})")
-    return found
+    return [
+        f"{one.name}: {value:.3g}, recorded {was:.3g}  ({one.of})"
+        for one, value, was in comparable(now, recorded)
+        if (value < was * _FELL if one.more_is_better else value * _FELL > was)
+    ]
+
+
+def comparable(now: Results, recorded: Results) -> list[tuple[Ratio, float, float]]:
+    """Return each ratio that has a value in both, with its value now and then."""
+    before = {one.name: one.value for one in ratios(recorded)}
+    return [
+        (one, one.value, was)
+        for one in ratios(now)
+        if one.value is not None and (was := before[one.name]) is not None
+    ]
 
 
 def gate_systems(recorded: Results) -> list[System]:
