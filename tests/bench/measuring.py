@@ -23,7 +23,7 @@ from pwf.testing.servers import ServerMissingError, ServerStartError
 
 __all__ = ["Bench"]
 
-_SLOW = 15.0  # seconds: a measurement that takes longer is made once
+_SLOW = 10.0  # seconds: a measurement that takes longer is made once
 _ALONE = 4  # minutes for those that need sessions of their own
 _AT_ONCE = 2  # systems that are killed and come back side by side: that is no question of speed
 _PROBLEMS = (

@@ -138,7 +138,7 @@ _METHOD = """\
   keeps a promise can be faster over Streams. "Raw" is what a server and its client library take: one
   message per call, and for the commit script, requests made beforehand.
 - **Versions** are pinned in `tests/bench/environments.py`; each peer runs in an environment of its own.
-- A figure that took longer than its deadline is empty, and says so below. One that took more than 15 s
+- A figure that took longer than its deadline is empty, and says so below. One that took more than 10 s
   is measured once.
 
 """

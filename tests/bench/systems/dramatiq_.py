@@ -74,10 +74,11 @@ def last(mark: str, run: int, work_ms: int, value: int) -> None:
 def fork(mark: str, run: int, width: int, work_ms: int) -> None:
     """Fan out, and join."""
     step(mark, run, work_ms)
-    branches = group(branch.message(number, mark, run, work_ms) for number in range(width))
-    branches.add_completion_callback(
-        joined.message([one.message_id for one in branches.children], mark, run, work_ms)
+    branches = group(
+        branch.message(number, mark, run, work_ms).copy(message_id=name_of(mark, run, number))
+        for number in range(width)
     )
+    branches.add_completion_callback(joined.message(width, mark, run, work_ms))
     branches.run()
 
 
@@ -89,12 +90,21 @@ def branch(number: int, mark: str, run: int, work_ms: int) -> int:
 
 
 @actor()
-def joined(ids: list[str], mark: str, run: int, work_ms: int) -> None:
+def joined(width: int, mark: str, run: int, work_ms: int) -> None:
     """Sum up: the callback of a group is handed no results, so it reads them."""
     step(mark, run, work_ms)
     backend = broker.get_results_backend()
-    results = [branch.message().copy(message_id=one).get_result(backend=backend) for one in ids]
+    message = branch.message()
+    results = [
+        message.copy(message_id=name_of(mark, run, number)).get_result(backend=backend)
+        for number in range(width)
+    ]
     end(mark, run, sum(results))
+
+
+def name_of(mark: str, run: int, number: int) -> str:
+    """Return the id of a branch. Each carries the whole callback, so ids in that would weigh n times n."""
+    return f"{mark}-{run}-{number}"
 
 
 class System:
