@@ -7,7 +7,7 @@ pytest: `nox -s unit -- -k joins`. Another Python: `nox -s tests --force-python 
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,6 +116,20 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure pwf beside its peers and the servers' limits: `-- --only W1 --systems pwf-redis`."""
+    prepare_bench(session)
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session(name="bench-gate")
+def bench_gate(session: nox.Session) -> None:
+    """Fail if a ratio is worse by more than a fifth than the one last recorded."""
+    prepare_bench(session)
+    session.run("python", "-m", "tests.bench", "--gate", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Measure which branches all tests reach."""
     install_servers(session)
@@ -132,6 +146,12 @@ def install(session: nox.Session, *, extras: str = "", groups: tuple[str, ...] =
     session.install("-q", f".[{extras}]" if extras else ".", *further)
 
 
+def prepare_bench(session: nox.Session) -> None:
+    """Install pwf and all servers; the benchmark installs its peers itself, in their own places."""
+    install_servers(session, SERVERS | PEERS_SERVERS)
+    install(session, extras="all")
+
+
 def python_of(session: nox.Session) -> str:
     """Return the path of the session's interpreter."""
     return str(Path(session.bin) / "python")
@@ -141,18 +161,20 @@ def python_of(session: nox.Session) -> str:
 
 # program -> the Debian package that brings it
 SERVERS = {"redis-server": "redis-server", "rabbitmq-server": "rabbitmq-server"}
+# Those of peers, for the benchmark. Debian keeps `postgres` itself off the PATH.
+PEERS_SERVERS = {"pg_createcluster": "postgresql"}
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def install_servers(session: nox.Session) -> None:
+def install_servers(session: nox.Session, servers: Mapping[str, str] = SERVERS) -> None:
     """Install the servers that the tests start, where we may; else say what to install.
 
     Only programs are wanted. The tests run private instances, so no system-wide one is started or
     changed; one that a fresh package would start at the next boot is disabled.
     """
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin"])
-    packages = [package for name, package in SERVERS.items() if not shutil.which(name, path=path)]
+    packages = [package for name, package in servers.items() if not shutil.which(name, path=path)]
     if not packages:
         return
     apt = shutil.which("apt-get")

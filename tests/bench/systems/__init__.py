@@ -1,0 +1,1 @@
+"""One program per system: `python -m tests.bench.systems.NAME worker|client`, see `speaking.py`."""

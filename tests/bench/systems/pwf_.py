@@ -1,0 +1,124 @@
+"""pwf itself, as users run it: `pwf worker` beside a client. `$BENCH_URL` says which backend."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from tests.bench.systems.speaking import RECOVERY, About, async_step, end, main
+
+from pwf import Client, Context, Next, Run, Service, Worker, connect, gather, publish, result
+
+__all__ = ["bench"]
+
+URL = os.environ.get("BENCH_URL", "memory://")
+PROCESSES = os.environ.get("BENCH_WORKERS", "1")
+IS_MEMORY = URL.startswith("memory:")
+
+bench = Service("bench")
+
+
+@bench.task
+async def step(mark: str, run: int, left: int, value: int, work_ms: int) -> Next:
+    """Add one, and hand on to the next step while there is one."""
+    await async_step(mark, run, work_ms)
+    if left > 1:
+        return publish(step, mark, run, left - 1, value + 1, work_ms)
+    end(mark, run, value + 1)
+    return None
+
+
+@bench.task
+async def fork(mark: str, run: int, width: int, work_ms: int) -> Next:
+    """Fan out, and join."""
+    await async_step(mark, run, work_ms)
+    branches = [publish(branch, mark, run, number, work_ms) for number in range(width)]
+    return gather(branches, then=publish(joined, mark, run, work_ms))
+
+
+@bench.task
+async def branch(mark: str, run: int, number: int, work_ms: int) -> Next:
+    """Give the join a number."""
+    await async_step(mark, run, work_ms)
+    return result(number)
+
+
+@bench.task
+async def joined(ctx: Context, mark: str, run: int, work_ms: int) -> Next:
+    """Sum up."""
+    await async_step(mark, run, work_ms)
+    end(mark, run, sum(ctx.results))
+    return None
+
+
+class System:
+    """The client's side."""
+
+    def __init__(self, backend: Client) -> None:
+        self._backend = backend
+        self._runs: list[Run] = []
+
+    async def chains(self, mark: str, runs: int, steps: int, work_ms: int) -> None:
+        """See `speaking.Client`."""
+        firsts = [publish(step, mark, run, steps, 0, work_ms) for run in range(runs)]
+        self._runs += await self._backend.start_many(firsts)
+
+    async def forks(self, mark: str, runs: int, width: int, work_ms: int) -> None:
+        """See `speaking.Client`."""
+        firsts = [publish(fork, mark, run, width, work_ms) for run in range(runs)]
+        self._runs += await self._backend.start_many(firsts)
+
+    async def starts(self, mark: str, count: int, *, batched: bool) -> None:
+        """See `speaking.Client`."""
+        firsts = [publish("idle.step", mark, run, 1, 0, 0) for run in range(count)]
+        if batched:
+            await self._backend.start_many(firsts)
+        else:
+            for first in firsts:
+                await self._backend.start(first)
+
+    async def statuses(self) -> dict[str, int]:
+        """Wait until every run is over that was started since this was asked last; say how."""
+        runs, self._runs = self._runs, []
+        return Counter([str(one) for one in await asyncio.gather(*(_end_of(run) for run in runs))])
+
+
+async def _end_of(run: Run) -> str:
+    try:
+        return (await run.wait(timeout=10)).value
+    except TimeoutError:
+        return "late"
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[System]:
+    """Connect; a backend that lives in one process has its worker here."""
+    async with AsyncExitStack() as stack:
+        backend = await stack.enter_async_context(connect(URL))
+        if IS_MEMORY:
+            await stack.enter_async_context(Worker(backend, bench))
+        yield System(backend)
+
+
+def worker() -> None:
+    """Become `pwf worker`."""
+    arguments = [sys.executable, "-m", "pwf.cli", "worker", "tests.bench.systems.pwf_:bench"]
+    arguments += ["--url", URL, "--processes", PROCESSES, "--log-level", "error"]
+    if RECOVERY:
+        arguments += ["--lease", f"{RECOVERY}s"]
+    os.execv(sys.executable, arguments)  # noqa: S606 -- it is to be one process
+
+
+ABOUT = About(
+    settings="`pwf worker` with its defaults: 64 calls at once, a lease of 5 s; `gather` joins.",
+    not_guaranteed="Handlers run at least once. Without `durability=fsync`, what a power cut takes: "
+    "up to the last two seconds.",
+    packages=("redis", "hiredis", "aio-pika", "aiormq", "pika", "msgspec", "attrs", "uvloop"),
+)
+
+if __name__ == "__main__":
+    main(ABOUT, worker, client)
