@@ -57,9 +57,7 @@ class BlockingRun:
     def cancel(self, *, reason: str = "") -> bool:
         """See `Run.cancel`."""
         (reply,) = self._client.port.apply([requests.make_cancel(self.id, reason)])
-        if reply is Answer.ENDED:
-            self.status()
-        return reply is Answer.DONE
+        return reply is Answer.DONE or self.status() is Status.CANCELLED
 
     def wait(self, *, timeout: float | timedelta | None = None) -> Status:
         """See `Run.wait`; a server that has fallen silent may take its own time-out longer."""

@@ -76,16 +76,16 @@ class Run:
             reason: For people.
 
         Returns:
-            Whether this ended it; False if it was over before.
+            Whether the run is cancelled, by this or by an earlier call; False if it had ended
+            otherwise.
 
         Raises:
             RunNotFoundError: If it is not known (any more).
             UnavailableError: If the backend cannot be reached.
         """
         (reply,) = await self._port.apply([requests.make_cancel(self.id, reason)])
-        if reply is Answer.ENDED:
-            await self.status()
-        return reply is Answer.DONE
+        # The reply to one that did it may have been lost.
+        return reply is Answer.DONE or await self.status() is Status.CANCELLED
 
     async def wait(self, *, timeout: float | timedelta | None = None) -> Status:
         """Wait until the run is finished, failed or stalled, and return which.

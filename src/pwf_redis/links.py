@@ -22,6 +22,7 @@ import attrs
 from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from pwf_core.errors import StoreClosedError, StoreUnavailableError
 from pwf_redis.errors import translate
@@ -52,6 +53,11 @@ def _unwrap(replies: list[Any]) -> list[Any]:
 def _is_demoted(replies: Sequence[Any]) -> bool:
     """Whether the server has become a replica: its address may lead to the new master by now."""
     return any(isinstance(reply, ReadOnlyError | MasterDownError) for reply in replies)
+
+
+def _is_silence(error: Exception) -> bool:
+    """Whether a connection has not answered: it may be one that only we know of."""
+    return isinstance(error, TimeoutError | DriverTimeoutError)
 
 
 @attrs.define
@@ -90,6 +96,8 @@ class Links:
             async with asyncio.timeout(self.target.timeout), self._room:
                 return _unwrap(await self._ask(commands))
         except Exception as error:
+            if _is_silence(error):
+                await self._drop_idle()  # perhaps nobody hears them either
             raised = translate(error, self.target.where)
             if raised is error:
                 raise
@@ -191,6 +199,8 @@ class BlockingLinks:
         try:
             return _unwrap(self._ask(commands))
         except Exception as error:
+            if _is_silence(error):
+                self._drop_idle()  # perhaps nobody hears them either
             raised = translate(error, self.target.where)
             if raised is error:
                 raise

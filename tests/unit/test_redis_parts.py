@@ -1,5 +1,6 @@
 """The pure parts of the Redis adapter: names, batches as script calls, errors, URLs. No server."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -46,6 +47,7 @@ msgpack = pytest.importorskip("msgspec.msgpack")
 from pwf_redis import checks, codec, records, scripts  # noqa: E402
 from pwf_redis.consuming import Consuming  # noqa: E402
 from pwf_redis.errors import NoGroupError, NotAllowedError, translate  # noqa: E402
+from pwf_redis.links import BlockingLinks, Links  # noqa: E402
 from pwf_redis.rounds import call  # noqa: E402
 from pwf_redis.scripts import EXCHANGE  # noqa: E402
 from pwf_redis.target import Target  # noqa: E402
@@ -576,3 +578,58 @@ class TestConsuming:
 
         assert drive(consuming.receive(["a"], 5, 0.0), perform) == []
         assert asked[-3:] == ["XREADGROUP", "XGROUP", "XREADGROUP"]
+
+
+class _Deaf:
+    """A connection that the other end has forgotten."""
+
+    is_connected = True
+
+    async def connect(self):
+        pass
+
+    async def send_packed_command(self, command, check_health):
+        pass
+
+    async def read_response(self):
+        await asyncio.Event().wait()
+
+    async def disconnect(self, nowait):
+        pass
+
+
+class _BlockingDeaf:
+    def connect(self):
+        pass
+
+    def send_packed_command(self, command, check_health):
+        pass
+
+    def read_response(self):
+        raise driver.TimeoutError("Timeout reading from socket")
+
+    def disconnect(self):
+        pass
+
+
+class TestLinks:
+    """Of several connections that went deaf together, only the first is waited for."""
+
+    def test_asyncio(self):
+        async def main():
+            links = Links(Target(where="here", timeout=0.05))
+            links._loop, links._room = asyncio.get_running_loop(), asyncio.Semaphore(2)
+            links._idle = [_Deaf(), _Deaf(), _Deaf()]
+            with pytest.raises(StoreUnavailableError):
+                await links.ask([("PING",)])
+            return links._idle
+
+        assert asyncio.run(main()) == []
+
+    def test_threads(self):
+        links = BlockingLinks(Target(where="here", timeout=0.05))
+        links._idle = [_BlockingDeaf(), _BlockingDeaf(), _BlockingDeaf()]
+        with pytest.raises(StoreUnavailableError):
+            links.ask([("PING",)])
+
+        assert links._idle == []

@@ -58,7 +58,7 @@ async def test_cancel(harness: WorkflowHarness[Any]) -> None:
             await began.wait()
 
         assert await run.cancel(reason="not needed")
-        assert not await run.cancel()
+        assert await run.cancel(reason="again")  # as when the first reply was lost
         with pytest.raises(RunCancelledError, match="was cancelled: not needed"):
             await waiting
         assert Status.CANCELLED is await run.status()
@@ -68,6 +68,22 @@ async def test_cancel(harness: WorkflowHarness[Any]) -> None:
         assert contexts[0].cancelled
     with pytest.raises(RunCancelledError):
         await run.result(timeout=PATIENCE)
+
+
+@behaviour()
+async def test_cancel_of_a_finished_run(harness: WorkflowHarness[Any]) -> None:
+    """It is too late, and says so."""
+    client, work = await harness.client(), Service("work")
+
+    @work.task
+    async def quick() -> Next:
+        return result(1)
+
+    async with harness.worker(client, work):
+        run = await client.start(publish(quick))
+        assert 1 == await run.result(int, timeout=PATIENCE)
+        assert not await run.cancel()
+    assert Status.FINISHED is await run.status()
 
 
 @behaviour()
