@@ -73,9 +73,12 @@ class Proxy:
     async def __aexit__(self, *exc: object) -> None:
         self.shut()
         self._flowing.set()
-        await asyncio.sleep(0.05)  # for a connection that was accepted, and is none of ours yet
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        # A connection that was accepted is made ours by a task that asyncio starts, a callback which
+        # that task schedules, and a task of its own: a turn of the loop each.
+        for _ in range(10):
+            await asyncio.sleep(0)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # -- faults -----------------------------------------------------------------------------------
 
@@ -136,7 +139,7 @@ class Proxy:
 
     def shut(self) -> None:
         """Reset connections, and refuse new ones."""
-        self._server.close()
+        close_server(self._server)
         for hop in tuple(self._hops):
             hop.reset()
 
@@ -190,10 +193,12 @@ class Proxy:
             far = await asyncio.open_connection(*self.upstream)
         except OSError:
             _reset(writer)
+            await _gone(writer)
             return
         hop = _Hop(self, (reader, writer), far)
         if not self._server.is_serving():  # shut since it was accepted
             hop.reset()
+            await _gone(writer, far[1])
             return
         self._hops.add(hop)
         try:
@@ -230,6 +235,7 @@ class _Hop:
             await asyncio.gather(*ways, return_exceptions=True)
             for _, writer in (self._near, self._far):
                 writer.close()
+            await _gone(self._near[1], self._far[1])
 
     def reset(self) -> None:
         """Drop both sides."""
@@ -254,6 +260,28 @@ class _Hop:
                     return
                 writer.write(data)
                 await writer.drain()
+
+
+def close_server(server: asyncio.Server) -> None:
+    """Close a server, and let those in whom it has accepted before.
+
+    Until Python 3.12 asyncio forgets to close a connection that was accepted in the same turn of the
+    loop in which its server is closed: making its transport fails on a check of `_sockets`.
+    """
+    server.close()
+    server._sockets = ()  # type: ignore[attr-defined]
+
+
+async def _gone(*writers: asyncio.StreamWriter) -> None:
+    """Wait until their sockets are closed; who does not take the last bytes is reset."""
+    for writer in writers:
+        try:
+            async with asyncio.timeout(1):
+                await writer.wait_closed()
+        except TimeoutError:
+            _reset(writer)
+        except OSError:
+            pass  # it was reset
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

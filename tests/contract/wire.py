@@ -6,6 +6,8 @@ import asyncio
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.chaos.proxy import close_server
+
 __all__ = ["Wire"]
 
 
@@ -32,7 +34,7 @@ class Wire:
 
     def cut(self) -> None:
         """Drop all connections, and take no more."""
-        self._server.close()
+        close_server(self._server)
         for transport in tuple(self._transports):
             transport.abort()  # type: ignore[attr-defined]
 

@@ -32,7 +32,7 @@ from pwf_redis.target import Target
 
 pika = pytest.importorskip("pika")
 
-TIMEOUT = 0.5  # seconds, of one round trip
+TIMEOUT = 1.0  # seconds, of one round trip
 ONCE = 2 * TIMEOUT + 2  # it may have to connect first; and this machine is busy
 PATIENT = 2 * TIMEOUT + 5 + 2  # a client asks again for five seconds
 

@@ -102,7 +102,7 @@ def test_connections_closed_by_redis(
     async def main() -> None:
         async with working(flavour, backend_url, work) as client:
             runs = await client.start_many([publish("work.chain", 20) for _ in range(20)])
-            ends = asyncio.gather(*(run.result(timeout=LIMIT) for run in runs))
+            ends = asyncio.gather(*(run.result(timeout=3 * LIMIT) for run in runs))
             while not ends.done():
                 for kind in ("normal", "pubsub"):
                     admin.client_kill_filter(_type=kind, skipme=True)
