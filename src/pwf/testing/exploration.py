@@ -30,11 +30,14 @@ from pwf_core.directives import Publish
 from pwf_core.errors import ConfigurationError, PwfError
 from pwf_core.ids import RunId
 from pwf_core.service import Service
+from pwf_core.transition import MAX_LOST
 from pwf_core.views import Outcome, Status
 
 __all__ = ["Exploration", "ExplorationError", "SideEffect", "explore"]
 
 _MOST = 2_500  # runs with the same number of faults, beyond one
+# Executions that end with their lease; who is overtaken makes another one wait, too.
+_LOSES = {Kind.DEAD_BEFORE: 1, Kind.DEAD_AFTER: 1, Kind.STALLED: 1, Kind.OVERTAKEN: 2}
 _RUN = RunId("0" * 32)  # always the same, for what is ordered by ids
 _TRACE = 24  # lines of it in an error: what happened before the end
 
@@ -104,7 +107,8 @@ def explore(
     Args:
         services: Whose tasks take part.
         start: The run's first call, made by `publish`.
-        faults: How many things go wrong in one run, at the most.
+        faults: How many things go wrong in one run, at the most; never so many that a call is lost
+            with its workers five times, which makes it a dead letter.
         most: Runs for each number of faults and each protocol; what is more is drawn by *seed*. None
             stands for all runs with one fault, and 2,500 with each number beyond.
         seed: Of what is drawn.
@@ -265,8 +269,14 @@ def _plans(
     if most is None:
         most = len(singles) if number == 1 else _MOST
     if math.comb(len(singles), number) <= most:
-        return itertools.combinations(singles, number)
-    return (tuple(sorted(chance.sample(singles, number))) for _ in range(most))
+        return filter(_is_survivable, itertools.combinations(singles, number))
+    drawn = (tuple(sorted(chance.sample(singles, number))) for _ in itertools.count())
+    return itertools.islice(filter(_is_survivable, drawn), most)
+
+
+def _is_survivable(plan: Sequence[Fault]) -> bool:
+    """Whether it loses fewer executions than make a call a dead letter, should all strike one."""
+    return sum(_LOSES.get(fault.kind, 0) for fault in plan) < MAX_LOST
 
 
 def _show(protocol: Protocol, plan: Sequence[Fault]) -> str:
