@@ -203,8 +203,6 @@ def test_async(url, said):
 
 
 def test_blocking(url, said):
-    if "driver=aio-pika" in url:
-        pytest.skip("the blocking flavour has pika")
     with connect_blocking(url) as backend, BlockingWorker(backend, shop):
         backend.start_many([first for first, _ in CASES.values()])
         deadline = time.monotonic() + LIMIT
