@@ -9,13 +9,11 @@ import attrs
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command, Reply
-from pwf_core.errors import StoreClosedError
 from pwf_core.ids import RunId
 from pwf_core.ports import BlockingWatch, Exchanged, Take, Watch
 from pwf_core.views import DeadLetter, RunView
 from pwf_memory import waiting
-from pwf_memory.tables import MemoryLeases, Tables
-from pwf_memory.waiting import Door
+from pwf_memory.connection import Connection
 
 __all__ = ["BlockingMemoryBackend", "MemoryBackend"]
 
@@ -23,17 +21,8 @@ _CAPABILITIES = Capabilities(technology="memory", fused=True)
 
 
 @attrs.define
-class MemoryBackend:
+class MemoryBackend(Connection):
     """A backend inside this process."""
-
-    _tables: Tables = attrs.field(factory=Tables)
-    _door: Door = attrs.field(factory=lambda: Door(StoreClosedError), init=False)
-
-    @property
-    def tables(self) -> Tables:
-        """What it is connected to."""
-        self._door.check()
-        return self._tables
 
     @property
     def capabilities(self) -> Capabilities:
@@ -68,10 +57,6 @@ class MemoryBackend:
         """See `Backend.watch`."""
         return waiting.watch(self._door, self.tables, run_id)
 
-    def leases(self) -> MemoryLeases:
-        """See `Backend.leases`."""
-        return MemoryLeases(self.tables)
-
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""
         return self.tables.dead_letters(service, limit)
@@ -82,17 +67,8 @@ class MemoryBackend:
 
 
 @attrs.define
-class BlockingMemoryBackend:
+class BlockingMemoryBackend(Connection):
     """Blocking twin of `MemoryBackend`."""
-
-    _tables: Tables = attrs.field(factory=Tables)
-    _door: Door = attrs.field(factory=lambda: Door(StoreClosedError), init=False)
-
-    @property
-    def tables(self) -> Tables:
-        """What it is connected to."""
-        self._door.check()
-        return self._tables
 
     @property
     def capabilities(self) -> Capabilities:
@@ -126,10 +102,6 @@ class BlockingMemoryBackend:
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `Backend.watch`."""
         return waiting.watch_blocking(self._door, self.tables, run_id)
-
-    def leases(self) -> MemoryLeases:
-        """See `Backend.leases`."""
-        return MemoryLeases(self.tables)
 
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `Backend.dead_letters`."""

@@ -9,14 +9,13 @@ import attrs
 
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Command
-from pwf_core.errors import StoreClosedError
 from pwf_core.ids import RunId
 from pwf_core.ports import Applied, BlockingWatch, Watch
 from pwf_core.state import Rules
 from pwf_core.views import DeadLetter, RunView
 from pwf_memory import waiting
-from pwf_memory.tables import MemoryLeases, Tables
-from pwf_memory.waiting import Door
+from pwf_memory.connection import Connection
+from pwf_memory.tables import Tables
 
 __all__ = ["BlockingMemoryStateStore", "MemoryStateStore"]
 
@@ -28,17 +27,10 @@ def _tables() -> Tables:
 
 
 @attrs.define
-class MemoryStateStore:
+class MemoryStateStore(Connection):
     """A state store inside this process."""
 
     _tables: Tables = attrs.field(factory=_tables)
-    _door: Door = attrs.field(factory=lambda: Door(StoreClosedError), init=False)
-
-    @property
-    def tables(self) -> Tables:
-        """What it is connected to."""
-        self._door.check()
-        return self._tables
 
     @property
     def capabilities(self) -> Capabilities:
@@ -65,10 +57,6 @@ class MemoryStateStore:
         """See `StateStore.watch`."""
         return waiting.watch(self._door, self.tables, run_id)
 
-    def leases(self) -> MemoryLeases:
-        """See `StateStore.leases`."""
-        return MemoryLeases(self.tables)
-
     async def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `StateStore.dead_letters`."""
         return self.tables.dead_letters(service, limit)
@@ -79,17 +67,10 @@ class MemoryStateStore:
 
 
 @attrs.define
-class BlockingMemoryStateStore:
+class BlockingMemoryStateStore(Connection):
     """Blocking twin of `MemoryStateStore`."""
 
     _tables: Tables = attrs.field(factory=_tables)
-    _door: Door = attrs.field(factory=lambda: Door(StoreClosedError), init=False)
-
-    @property
-    def tables(self) -> Tables:
-        """What it is connected to."""
-        self._door.check()
-        return self._tables
 
     @property
     def capabilities(self) -> Capabilities:
@@ -115,10 +96,6 @@ class BlockingMemoryStateStore:
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `StateStore.watch`."""
         return waiting.watch_blocking(self._door, self.tables, run_id)
-
-    def leases(self) -> MemoryLeases:
-        """See `StateStore.leases`."""
-        return MemoryLeases(self.tables)
 
     def dead_letters(self, service: str | None, limit: int) -> list[DeadLetter]:
         """See `StateStore.dead_letters`."""
