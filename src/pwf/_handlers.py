@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from types import CoroutineType
 from typing import Any
 
 __all__ = ["call_anywhere", "call_sync", "gather_returned", "is_async"]
@@ -29,6 +30,8 @@ def call_sync(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, 
 
 async def gather_returned(returned: Any) -> object:
     """Await what an async handler gave, and return what it returned or all that it yielded."""
+    if type(returned) is CoroutineType:  # mostly; the checks below take longer than many a handler
+        return await returned
     if inspect.isasyncgen(returned):
         return [directive async for directive in returned]
     return await returned if inspect.isawaitable(returned) else returned

@@ -65,6 +65,8 @@ def make_engine(
     options: WorkerOptions,
     session: str,
     find_resource: Callable[[type[Any]], Any],
+    *,
+    lanes: int = 1,
 ) -> Engine:
     """Return the bookkeeping of a worker of *services*.
 
@@ -92,6 +94,7 @@ def make_engine(
         lease_ms=milliseconds(options.lease),
         find_resource=find_resource,
         on_outcome=OutcomeLog(),
+        lanes=lanes,
     )
 
 
@@ -131,6 +134,8 @@ class OutcomeLog:
         level = _LEVELS[outcome]
         if outcome is Outcome.PARKED and not self._is_news(grant.address, problem):
             level = logging.DEBUG
+        if not logger.isEnabledFor(level):
+            return
         logger.log(
             level,
             "%s: %s%s (run %s, call %s, attempt %s)",

@@ -1,8 +1,9 @@
 """The worker on asyncio: drives an `Engine` against a backend, and runs handlers.
 
-One loop makes round trips, each carrying all that was concluded meanwhile and asking for as many
-calls as there is room for; handlers run beside it, async ones as tasks, sync ones in threads. Leases
-are kept by a thread, so that a handler which blocks the loop loses no call, its own or another's.
+Two lanes make round trips, each carrying all that was concluded meanwhile and asking for calls as long
+as there is room: while one is under way, handlers run, and what they conclude goes out with the other.
+Async handlers run in a few runners, sync ones in threads. Leases are kept by a thread of their own, so
+that a handler which blocks the loop loses no call, its own or another's.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import asyncio
 import contextvars
 import functools
 import logging
+import math
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from types import TracebackType
@@ -39,6 +42,9 @@ from pwf_core.tasks import Task
 __all__ = ["Worker"]
 
 logger = logging.getLogger("pwf")
+
+_LANES = 2  # round trips under way at a time: one more would only wait for the same server
+_TURN = 0.005  # seconds that handlers which do not wait may run before all else has its turn
 
 
 class Worker:
@@ -88,15 +94,21 @@ class Worker:
         self._resources = Resources(resources)
         self._pulse = Pulse()
         self._patience = Patience(budget=None)
-        self._engine = make_engine(services, self._options, new_session(), self._resources.find)
+        self._engine = make_engine(
+            services, self._options, new_session(), self._resources.find, lanes=_LANES
+        )
         self._stack = AsyncExitStack()
         self._main: asyncio.Task[None] | None = None
         self._ready: asyncio.Event
         self._hurry: asyncio.Event
         self._slots: asyncio.Semaphore
         self._threads = Threads()
-        self._tasks: dict[RunningCall, asyncio.Task[None]] = {}
+        self._fresh: deque[RunningCall] = deque()  # whose handlers have not begun
+        self._runner: asyncio.Task[None] | None = None  # who is going to begin them
+        self._tasks: dict[RunningCall, asyncio.Task[None]] = {}  # the runner of each handler
         self._idle: asyncio.Task[None] | None = None
+        self._may_be_more = True  # calls to take
+        self._look_at = 0.0  # by the loop's clock: when a timer is due, or may be
 
     async def __aenter__(self) -> Self:
         if self._main is not None:
@@ -185,25 +197,46 @@ class Worker:
             lambda: self._engine.renewals(time.monotonic()),
             functools.partial(self._tell_loop, asyncio.get_running_loop()),
         )
+        lanes = [asyncio.create_task(self._lane(), name="pwf-lane") for _ in range(_LANES)]
         try:
-            while not (self._engine.stopping and self._engine.is_done):
-                exchange, reply = await self._exchange()
-                for call in self._engine.exchanged(exchange, reply):
-                    self._start(call)
-                if not self._engine.has_conclusions:
-                    await self._pause(exchange, reply)
+            await asyncio.gather(*lanes)
         except Exception as error:
             log_end(error)
             raise
         finally:
             keeper.close()
+            self._fresh.clear()
+            for task in (*lanes, *self._tasks.values()):
+                task.cancel()
             if self._idle is not None:
                 self._idle.cancel()
-            for task in self._tasks.values():
-                task.cancel()
+
+    async def _lane(self) -> None:
+        while not (self._engine.stopping and self._engine.is_done):
+            if self._is_time():
+                exchange, reply = await self._exchange()
+                self._start(self._engine.exchanged(exchange, reply))
+                self._note(exchange, reply)
+            else:
+                await self._pause()
+        self._ready.set()  # the other lane is done, too
+
+    def _is_time(self) -> bool:
+        """Whether there is a reason for an exchange, and nothing against it."""
+        engine = self._engine
+        if not engine.may_overlap:
+            return False
+        return (
+            engine.has_conclusions
+            or (self._may_be_more and engine.room > 0)
+            or asyncio.get_running_loop().time() >= self._look_at
+        )
 
     async def _exchange(self) -> tuple[Exchange, Exchanged]:
         exchange = self._engine.next_exchange()
+        if exchange.take.limit:
+            self._may_be_more = False
+        self._look_at = asyncio.get_running_loop().time() + IDLE_RECHECK
         refused = True  # by a full store each time
         while True:
             try:
@@ -222,16 +255,21 @@ class Worker:
                 self._patience.forget()
                 return exchange, reply
 
-    async def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
-        """Wait until there may be something to do."""
+    def _note(self, exchange: Exchange, reply: Exchanged) -> None:
+        """Take note of what an exchange says about the next one."""
+        if reply.next_due_ms is not None:
+            due = asyncio.get_running_loop().time() + reply.next_due_ms / 1000
+            self._look_at = min(self._look_at, due)
         if exchange.take.limit and len(reply.grants) == exchange.take.limit:
-            if self._engine.room:
-                return  # there may be more
+            self._may_be_more = True
         elif self._engine.room and (self._idle is None or self._idle.done()):
             self._idle = asyncio.create_task(self._listen(), name="pwf-idle")
-        due = reply.next_due_ms
-        wait = IDLE_RECHECK if due is None else min(due / 1000, IDLE_RECHECK)
-        timer = asyncio.get_running_loop().call_later(wait, self._ready.set)
+        self._ready.set()
+
+    async def _pause(self) -> None:
+        """Wait until there may be something to do."""
+        look_at = self._look_at if self._engine.may_overlap else math.inf
+        timer = asyncio.get_running_loop().call_at(look_at, self._ready.set)
         await self._ready.wait()
         self._ready.clear()
         timer.cancel()
@@ -241,6 +279,7 @@ class Worker:
             await self._port.idle(self._engine.services, IDLE_RECHECK)
         except UnavailableError:
             await asyncio.sleep(IDLE_RECHECK)  # the exchange reports it
+        self._may_be_more = True
         self._ready.set()
 
     def _tell_loop(
@@ -258,22 +297,49 @@ class Worker:
 
     # -- handlers ---------------------------------------------------------------------------------
 
-    def _start(self, call: RunningCall) -> None:
-        task = asyncio.create_task(self._handle(call))
-        self._tasks[call] = task
-        task.add_done_callback(lambda _: self._tasks.pop(call, None))
+    def _start(self, calls: Sequence[RunningCall]) -> None:
+        self._fresh += calls
+        self._keep_running()
+
+    def _keep_running(self) -> None:
+        """Have a runner ready as long as there are handlers to begin."""
+        if self._fresh and self._runner is None:
+            self._runner = asyncio.create_task(self._run_handlers(), name="pwf-runner")
+
+    async def _run_handlers(self) -> None:
+        """Run handlers, one after the other, until one has waited.
+
+        While it waits, another runner goes on with the rest. So a handler that waits has its task to
+        itself, from there on, and one that does not wait costs none.
+        """
+        self._runner = None
+        task = asyncio.current_task()
+        assert task is not None
+        clock = asyncio.get_running_loop().time
+        turn_ends = clock() + _TURN
+        waited = False
+        while self._fresh and not waited and not task.cancelling():
+            call = self._fresh.popleft()
+            self._keep_running()
+            if call.invoke is not None:  # not handed back meanwhile
+                self._tasks[call] = task
+                waited = await self._handle(call)
+                del self._tasks[call]
+            if clock() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = clock() + _TURN
+        self._keep_running()
 
     def _cancel(self, call: RunningCall) -> None:
         task = self._tasks.get(call)
         if task is not None:
             task.cancel()
 
-    async def _handle(self, call: RunningCall) -> None:
-        assert call.invoke is not None
-        grant = call.grant
-        current_call.set(CurrentCall(grant.run_id, grant.call_id, grant.address))
+    async def _handle(self, call: RunningCall) -> bool:
+        """Run a handler; return whether it had to wait for something."""
+        handler = _Apart(self._invoke(call))
         try:
-            value = await self._invoke(call)
+            value = await handler
         except asyncio.CancelledError as error:
             self._engine.raised(call, error)
         except BaseException as error:  # noqa: BLE001 -- a handler's error ends its attempt, not us
@@ -283,10 +349,12 @@ class Worker:
         else:
             self._engine.returned(call, value)
         self._ready.set()
+        return handler.waited
 
     async def _invoke(self, call: RunningCall) -> object:
-        invoke = call.invoke
+        invoke, grant = call.invoke, call.grant
         assert invoke is not None
+        current_call.set(CurrentCall(grant.run_id, grant.call_id, grant.address))
         fn, task = invoke.task.fn, invoke.task
         args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
         if is_async(fn):
@@ -319,6 +387,35 @@ class Worker:
 
         self._threads.run(job)
         return future
+
+
+class _Apart:
+    """Awaits a coroutine in a context of its own, as if it were a task.
+
+    Attributes:
+        waited: Whether it had to wait for something.
+    """
+
+    __slots__ = ("_coroutine", "waited")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        self._coroutine = coroutine
+        self.waited = False
+
+    def __await__(self) -> Generator[Any, Any, object]:
+        context = contextvars.copy_context()
+        step: Callable[[Any], Any] = self._coroutine.send
+        value: Any = None
+        while True:
+            try:
+                awaited = context.run(step, value)
+            except StopIteration as stop:
+                return stop.value
+            self.waited = True
+            try:
+                step, value = self._coroutine.send, (yield awaited)
+            except BaseException as error:  # noqa: BLE001 -- it is for the coroutine
+                step, value = self._coroutine.throw, error
 
 
 async def _within(task: Task[..., Any, Any], awaitable: Awaitable[object]) -> object:

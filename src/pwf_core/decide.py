@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -53,10 +52,10 @@ def decide(call_id: CallId, address: str, directives: Sequence[Directive]) -> De
     joins: list[NewJoin] = []
     gathers: list[NewGather] = []
     value: bytes | None = None
-    seen: Counter[tuple[str, str]] = Counter()
+    seen: dict[tuple[str, str], int] = {}
 
     def derive(kind: str, to: str) -> CallId:
-        ordinal = seen[kind, to]
+        ordinal = seen.get((kind, to), 0)
         seen[kind, to] = ordinal + 1
         return derive_call_id(call_id, kind, to, ordinal)
 

@@ -9,7 +9,8 @@ be called from another one. The loop's part:
     engine.returned(call, value) / engine.raised(call, error)   when a handler is through
     engine.renewals(now), engine.renewed(replies)  every third of a lease, beside all that
 
-Conclusions go out with the next exchange, whatever has gathered by then: group commit.
+Conclusions go out with the next exchange, whatever has gathered by then: group commit. A loop that can
+has several exchanges under way, so that handlers run while a store works; `may_overlap` says when.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from pwf_core.commands import (
     Postponement,
     Renew,
     Reply,
+    Stage,
 )
 from pwf_core.context import Context
-from pwf_core.ids import ClaimId
+from pwf_core.ids import claim_id_of
 from pwf_core.ports import Exchanged, Take
-from pwf_core.protocol import Ask, Conclude, Effect, HandBackError, Invoke, Outcome, process
+from pwf_core.protocol import Conclude, Effect, HandBackError, Invoke, Outcome, process
 from pwf_core.staging import MOST_CALLS, in_parts, weight_of
 from pwf_core.steps import Steps
 from pwf_core.tasks import Task
@@ -54,12 +56,14 @@ class RunningCall:
             its call was handed back, or lost with its lease.
         keep_until: From then on, by the loop's clock, its lease is not renewed any more: the loop
             should have ended it long ago, and cannot, because something holds it up.
+        concluded: Whether nothing but the answer to its conclusion is missing.
     """
 
     grant: Granted
     steps: Steps[Effect, tuple[Outcome, str]]
     invoke: Invoke | None = None
     keep_until: float = math.inf
+    concluded: bool = False
 
     @property
     def context(self) -> Context | None:
@@ -72,11 +76,23 @@ class Exchange:
     """One round trip to make; to be repeated as it is if the backend was away.
 
     If the store was full, and nothing else went wrong, a new one may take its place.
+
+    Attributes:
+        commands: What to apply.
+        take: What there is room for.
+        calls: Whom each reply is for.
+        lane: Which of those that may be under way at a time.
+        comes_first: Whether it has to be answered before the next one goes: it carries a part of a
+            decision, and those come in order.
+        frees: Whether a suspect that is held may begin once this is answered.
     """
 
     commands: Sequence[Command]
     take: Take
     calls: Sequence[RunningCall | None]
+    lane: int
+    comes_first: bool
+    frees: bool
 
 
 @attrs.define
@@ -88,6 +104,7 @@ class Engine:
         tasks: Their tasks by address.
         session: Names this worker's claims; never used before.
         concurrency: How many calls to run at once.
+        lanes: How many exchanges may be under way at a time.
         lease_ms: How long a claim holds unless renewed.
         find_resource: What `Context.resource` does.
         on_outcome: Told how each call ended, and what may be logged of its error if it failed.
@@ -100,8 +117,11 @@ class Engine:
     lease_ms: int
     find_resource: Callable[[type[Any]], Any]
     on_outcome: Callable[[Granted, Outcome, str], None]
+    lanes: int = 1
     running: dict[tuple[str, str], RunningCall] = attrs.field(factory=dict, init=False)
     stopping: bool = attrs.field(default=False, init=False)
+    _open: int = attrs.field(default=0, init=False)  # of those running, how many are not concluded
+    _under_way: dict[int, Exchange] = attrs.field(factory=dict, init=False)  # by lane
     _concluded: list[tuple[Command, RunningCall | None]] = attrs.field(factory=list, init=False)
     _held: list[Granted] = attrs.field(factory=list, init=False)
     _exchanges: int = attrs.field(default=0, init=False)
@@ -111,7 +131,8 @@ class Engine:
         """How many more calls there is room for."""
         if self.stopping:
             return 0
-        return max(self.concurrency - len(self.running) - len(self._held), 0)
+        asked = sum(exchange.take.limit for exchange in self._under_way.values())
+        return max(self.concurrency - self._open - len(self._held) - asked, 0)
 
     @property
     def has_conclusions(self) -> bool:
@@ -121,7 +142,13 @@ class Engine:
     @property
     def is_done(self) -> bool:
         """Whether nothing is in hand."""
-        return not self.running and not self._concluded and not self._held
+        return not (self.running or self._concluded or self._held or self._under_way)
+
+    @property
+    def may_overlap(self) -> bool:
+        """Whether an exchange may go out beside those that are under way."""
+        under_way = self._under_way.values()
+        return len(under_way) < self.lanes and not any(one.comes_first for one in under_way)
 
     def next_exchange(self, refused: Exchange | None = None) -> Exchange:
         """Return the next round trip, with everything that has been concluded so far.
@@ -131,20 +158,33 @@ class Engine:
                 goes out again, together with what may make room by now.
         """
         if refused is not None:
+            del self._under_way[refused.lane]
             self._concluded[:0] = zip(refused.commands, refused.calls, strict=True)
         self._exchanges += 1
+        lane = next(number for number in range(self.lanes) if number not in self._under_way)
         concluded = self._next_commands(all_of_them=refused is not None)
         take = Take(
             services=self.services,
-            limit=self.room,
-            claim_id=ClaimId(f"{self.session}:{self._exchanges}"),
+            limit=min(self.room, math.ceil(self.concurrency / self.lanes)),
+            claim_id=claim_id_of(self.session, lane, self._exchanges),
             lease_ms=self.lease_ms,
-            suspects=not self._held and not any(c.grant.suspect for c in self.running.values()),
+            suspects=self._may_take_a_suspect(),
         )
-        return Exchange(
+        exchange = self._under_way[lane] = Exchange(
             [command for command, _ in concluded],
             take,
             [call for _, call in concluded],
+            lane,
+            comes_first=any(isinstance(command, Stage) for command, _ in concluded),
+            frees=bool(self._held) and not self._concluded,
+        )
+        return exchange
+
+    def _may_take_a_suspect(self) -> bool:
+        return not (
+            self._held
+            or any(call.grant.suspect for call in self.running.values())
+            or any(exchange.take.suspects for exchange in self._under_way.values())
         )
 
     def _next_commands(self, *, all_of_them: bool) -> list[tuple[Command, RunningCall | None]]:
@@ -160,17 +200,20 @@ class Engine:
 
     def exchanged(self, exchange: Exchange, reply: Exchanged) -> list[RunningCall]:
         """Take note of what an exchange came to, and return the calls to start."""
+        del self._under_way[exchange.lane]
         started = []
         for call, answer in zip(exchange.calls, reply.replies, strict=True):
             if call is not None:
-                self._send(call, answer)
+                self._proceed(call, call.steps.send, answer)
                 if call.invoke is not None:  # it has all its results now
                     started.append(call)
         if self.stopping:
             for call in started:
                 self.raised(call, HandBackError("the worker is leaving"))
             started = []
-        held, self._held = self._held, []
+        held: list[Granted] = []
+        if exchange.frees:
+            held, self._held = self._held, held
         for grant in [*held, *self._one_suspect(reply.grants)]:
             if self._has(grant):
                 continue  # another copy of it, claimed in the same breath
@@ -183,7 +226,7 @@ class Engine:
     def returned(self, call: RunningCall, value: object) -> None:
         """Take note of what a handler returned: a directive, several, or None."""
         if call.invoke is not None:
-            self._send(call, value)
+            self._proceed(call, call.steps.send, value)
 
     def raised(self, call: RunningCall, error: BaseException) -> None:
         """Take note of what a handler raised; no exception of a handler stops the worker."""
@@ -195,7 +238,7 @@ class Engine:
             )
             wrapped.__cause__ = error
             error = wrapped
-        self._proceed(call, lambda: call.steps.throw(error))
+        self._proceed(call, call.steps.throw, error)
 
     def hand_back(self) -> list[RunningCall]:
         """Give back every call whose handler still runs; the handlers are to be stopped."""
@@ -242,10 +285,11 @@ class Engine:
         process down as soon as it starts, so it is held until the others are safely given back.
         """
         suspects = [grant for grant in grants if grant.suspect]
-        if len(suspects) <= 1:
+        if len(suspects) + len(self._held) <= 1:
             return grants
-        self._held = suspects[:1]
-        for grant in suspects[1:]:
+        if not self._held:
+            self._held = [suspects.pop(0)]
+        for grant in suspects:
             self._give_back(grant, DEFER_MS, "another suspect runs in this process")
         return [grant for grant in grants if not grant.suspect]
 
@@ -260,16 +304,14 @@ class Engine:
             self._lose(older)  # its lease ran out unnoticed, and the call has come back to us
         call = RunningCall(grant, process(grant, self.tasks, self.find_resource))
         self.running[grant.run_id, grant.call_id] = call
-        self._proceed(call, lambda: next(call.steps))
+        self._open += 1
+        self._proceed(call, call.steps.send, None)
         return call
 
-    def _send(self, call: RunningCall, value: object) -> None:
-        self._proceed(call, lambda: call.steps.send(value))
-
-    def _proceed(self, call: RunningCall, step: Callable[[], Effect]) -> None:
+    def _proceed(self, call: RunningCall, step: Callable[[Any], Effect], value: object) -> None:
         call.invoke = None
         try:
-            effect = step()
+            effect = step(value)
         except StopIteration as stop:
             self._end(call, *stop.value)
             return
@@ -279,17 +321,17 @@ class Engine:
             bury = Bury(grant.run_id, grant.call_id, grant.claim_id, reason)
             call.steps = _conclude(bury)
             effect = next(call.steps)
-        match effect:
-            case Invoke():
-                call.invoke = effect
-            case Ask(command):
-                self._concluded.append((command, call))
-            case Conclude(Commit() as commit):
-                *parts, last = in_parts(commit)
-                self._concluded += [(part, None) for part in parts]
-                self._concluded.append((last, call))
-            case Conclude(command):
-                self._concluded.append((command, call))
+        if isinstance(effect, Invoke):
+            call.invoke = effect
+            return
+        if isinstance(effect, Conclude) and not call.concluded:
+            call.concluded = True
+            self._open -= 1
+        command: Command = effect.command
+        if isinstance(command, Commit):
+            *parts, command = in_parts(command)
+            self._concluded += [(part, None) for part in parts]
+        self._concluded.append((command, call))
 
     def _lose(self, call: RunningCall) -> None:
         assert call.invoke is not None
@@ -302,6 +344,8 @@ class Engine:
         name = call.grant.run_id, call.grant.call_id
         if self.running.get(name) is call:
             del self.running[name]
+        if not call.concluded:
+            self._open -= 1
         self.on_outcome(call.grant, outcome, problem)
 
 

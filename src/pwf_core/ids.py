@@ -10,7 +10,17 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import NewType
 
-__all__ = ["CallId", "ClaimId", "RunId", "derive_call_id", "fraction", "root_call_id"]
+__all__ = [
+    "CallId",
+    "ClaimId",
+    "RunId",
+    "claim_id_of",
+    "derive_call_id",
+    "fraction",
+    "root_call_id",
+    "session_of",
+    "worker_of",
+]
 
 RunId = NewType("RunId", str)
 CallId = NewType("CallId", str)
@@ -36,6 +46,27 @@ def derive_call_id(parent: str, kind: str, address: str, ordinal: int) -> CallId
 def root_call_id(run_id: RunId, address: str) -> CallId:
     """Return the id of a run's first call."""
     return derive_call_id(run_id, "root", address, 0)
+
+
+def claim_id_of(worker: str, lane: int, number: int) -> ClaimId:
+    """Return the id under which a worker claims calls in one of its exchanges.
+
+    Args:
+        worker: Its name; never used before.
+        lane: Which of the exchanges that it may have under way at a time.
+        number: Never used before by this worker.
+    """
+    return ClaimId(f"{worker}.{lane}:{number}")
+
+
+def session_of(claim_id: ClaimId) -> str:
+    """Return whose exchanges come one after the other: a lane of a worker."""
+    return claim_id.partition(":")[0]
+
+
+def worker_of(claim_id: ClaimId) -> str:
+    """Return the worker that claims."""
+    return session_of(claim_id).partition(".")[0]
 
 
 def fraction(*parts: str) -> float:

@@ -18,8 +18,8 @@ The logic below is sans-IO; `Paired` and `BlockingPaired` only perform it.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import TypeAlias
 
 import attrs
@@ -28,7 +28,7 @@ from msgspec import Struct
 from pwf_core.capabilities import Capabilities
 from pwf_core.commands import Answer, Claim, Command, Drop, Granted, Message, Reply, Settle
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError
-from pwf_core.ids import ClaimId, RunId
+from pwf_core.ids import ClaimId, RunId, session_of, worker_of
 from pwf_core.ports import (
     Applied,
     BlockingBroker,
@@ -128,23 +128,32 @@ class _Held:
 
 
 @attrs.define
+class _Claims:
+    """What one lane of a worker asks for; asked again with the same claim id until it is answered."""
+
+    claim_id: ClaimId
+    messages: list[tuple[Message, _Held]]
+
+
+@attrs.define
 class _Inbox:
     """What one worker has received and the store has not answered.
 
     A delivery may name more calls than there is room for. The rest waits here, unclaimed, and is
-    the worker's own: several of them may share one `Paired`, each making one exchange at a time.
+    the worker's own: several of them may share one `Paired`.
 
     Attributes:
         waiting: Messages that there was no room for.
-        asked: Messages whose claims may have been sent; asked again with the same claim id.
+        asked: Claims that may have been sent, by lane.
         unsent: What the broker could not be given; it goes out with the next exchange, long before
             the outbox's timer.
+        users: Exchanges under way.
     """
 
     waiting: deque[tuple[Message, _Held]] = attrs.field(factory=deque)
-    asked: list[tuple[Message, _Held]] = attrs.field(factory=list)
-    claim_id: ClaimId = ClaimId("")
+    asked: dict[str, _Claims] = attrs.field(factory=dict)
     unsent: list[Message] = attrs.field(factory=list)
+    users: int = 0
 
     def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Add what was received; return what is none of ours."""
@@ -155,40 +164,55 @@ class _Inbox:
 
     def ask(self, take: Take) -> list[Command]:
         """Return claims for as many messages as there is room for."""
-        if not self.asked:
-            self.claim_id = take.claim_id
+        asked = self.asked.get(session_of(take.claim_id))
+        if asked is None:
             room = min(take.limit, len(self.waiting))
-            self.asked = [self.waiting.popleft() for _ in range(room)]
+            if not room:
+                return []
+            asked = _Claims(take.claim_id, [self.waiting.popleft() for _ in range(room)])
+            self.asked[session_of(take.claim_id)] = asked
         # A copy that was delivered twice is claimed once: the same claim would be granted again.
-        messages = dict.fromkeys(message for message, _ in self.asked)
+        messages = dict.fromkeys(message for message, _ in asked.messages)
         return [
             Claim(
                 run_id=message.run_id,
                 call_id=message.call_id,
                 generation=message.generation,
-                claim_id=self.claim_id,
+                claim_id=asked.claim_id,
                 lease_ms=take.lease_ms,
                 suspects=take.suspects,
             )
             for message in messages
         ]
 
-    def answered(self) -> list[Delivery]:
-        """Take note that all claims are answered; return the deliveries that are done with."""
+    def answered(self, session: str) -> list[Delivery]:
+        """Take note that a lane's claims are answered; return the deliveries that are done with."""
         done = []
-        for _, held in self.asked:
+        asked = self.asked.pop(session, None)
+        for _, held in asked.messages if asked is not None else ():
             held.unanswered -= 1
             if not held.unanswered:
                 done.append(held.delivery)
-        self.asked = []
         return done
 
 
 class Inboxes(defaultdict[str, _Inbox]):
-    """By worker: several may share one backend, each making one exchange at a time."""
+    """By worker: several may share one backend. Each lane of one makes one exchange at a time."""
 
     def __init__(self) -> None:
         super().__init__(_Inbox)
+
+    @contextmanager
+    def use(self, worker: str) -> Iterator[_Inbox]:
+        """Give out a worker's inbox, and forget it once nobody uses it and there is nothing in it."""
+        inbox = self[worker]
+        inbox.users += 1
+        try:
+            yield inbox
+        finally:
+            inbox.users -= 1
+            if not (inbox.users or inbox.waiting or inbox.asked or inbox.unsent):
+                del self[worker]
 
 
 def apply_steps(commands: Sequence[Command]) -> Steps[Effect, list[Reply]]:
@@ -209,11 +233,19 @@ def exchange_steps(
     inboxes: Inboxes,
 ) -> Steps[Effect, Exchanged]:
     """Make a worker's round trip; see `Backend.exchange`."""
+    with inboxes.use(worker_of(take.claim_id)) as inbox:
+        return (yield from _exchange(commands, take, inbox))
+
+
+def _exchange(
+    commands: Sequence[Command],
+    take: Take,
+    inbox: _Inbox,
+) -> Steps[Effect, Exchanged]:
     applied: Applied = yield Apply(commands, sweep=SWEEP)
     problems: list[str] = []
     settles: list[Command] = []
-    session = take.claim_id.partition(":")[0]
-    inbox = inboxes[session]
+    session = session_of(take.claim_id)
     messages, inbox.unsent = [*inbox.unsent, *applied.enqueued], []
     try:
         settles = yield from _publish(messages)
@@ -222,7 +254,7 @@ def exchange_steps(
         inbox.unsent = messages[:_UNSENT]
     room = take.limit - len(inbox.waiting)
     bad: list[Delivery] = []
-    if room > 0 and not inbox.asked:
+    if room > 0 and session not in inbox.asked:
         try:
             deliveries: list[Delivery] = yield Receive(take.services, room)
             bad = inbox.put(deliveries)
@@ -234,9 +266,7 @@ def exchange_steps(
         claimed = yield Apply([*settles, *claims])
     grants = [reply for reply in claimed.replies if isinstance(reply, Granted)]
     # A call that was deferred for being a second suspect here is in the store, with a timer.
-    yield from _forget([*inbox.answered(), *bad])
-    if not inbox.waiting and not inbox.unsent:
-        del inboxes[session]
+    yield from _forget([*inbox.answered(session), *bad])
     problem = "; ".join(dict.fromkeys(problems))
     return Exchanged(applied.replies, grants, claimed.next_due_ms, problem)
 

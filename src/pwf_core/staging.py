@@ -37,8 +37,10 @@ def weight_of(command: Command) -> int:
 def in_parts(commit: Commit, most_calls: int = MOST_CALLS) -> Sequence[Stage | Commit]:
     """Return *commit*, preceded by parts of its decision if that is too large for one step."""
     decision = commit.decision
-    made = [*decision.calls, *(one for gather in decision.gathers for one in gather.members)]
-    if len(made) <= most_calls and sum(len(one.body) for one in made) <= MOST_BYTES:
+    made = decision.calls
+    if decision.gathers:
+        made = (*made, *(one for gather in decision.gathers for one in gather.members))
+    if len(made) <= most_calls and sum([len(one.body) for one in made]) <= MOST_BYTES:
         return [commit]
     calls = [StagedCall(one) for one in decision.calls]
     for number, gather in enumerate(decision.gathers):

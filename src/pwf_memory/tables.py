@@ -37,7 +37,7 @@ from pwf_core.effects import (
     SetTimer,
     UnburyCall,
 )
-from pwf_core.ids import CallId, RunId
+from pwf_core.ids import CallId, RunId, session_of
 from pwf_core.names import service_of
 from pwf_core.paired import PURGED, SWEEP
 from pwf_core.ports import Applied, Clock, Exchanged, Take
@@ -110,7 +110,7 @@ class Tables:
 
     def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged:
         """See `Backend.exchange`."""
-        session = take.claim_id.partition(":")[0]
+        session = session_of(take.claim_id)
         with self._lock:
             now = self.clock.now_ms()
             taken = self._taken.get(session)

@@ -38,7 +38,7 @@ from pwf_core.commands import (
     Started,
 )
 from pwf_core.decisions import Decision, NewCall
-from pwf_core.ids import CallId, ClaimId, RunId
+from pwf_core.ids import CallId, ClaimId, RunId, session_of
 from pwf_core.ports import Take
 from pwf_core.state import Rules
 from pwf_core.transition import SUSPECT_LOST
@@ -165,7 +165,8 @@ def _words(reason: str) -> str:
 
 def _take(take: Take) -> tuple[object, ...]:
     services = take.services
-    session, _, number = take.claim_id.partition(":")
+    session = session_of(take.claim_id)
+    number = take.claim_id[len(session) + 1 :]
     if len(services) > 1 and number.isdecimal():
         turn = int(number) % len(services)  # every exchange begins with another one
         services = (*services[turn:], *services[:turn])

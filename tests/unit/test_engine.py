@@ -37,7 +37,7 @@ def task() -> None: ...
 class Desk:
     """An engine, and what became of its calls."""
 
-    def __init__(self, concurrency: int = 4) -> None:
+    def __init__(self, concurrency: int = 4, lanes: int = 1) -> None:
         self.outcomes: list[tuple[str, Outcome]] = []
         self.reasons: list[str] = []
         self.engine = Engine(
@@ -48,6 +48,7 @@ class Desk:
             lease_ms=1000,
             find_resource=lambda _: None,
             on_outcome=self.note,
+            lanes=lanes,
         )
         self.sent: Exchange | None = None
 
@@ -91,8 +92,11 @@ def test_every_exchange_has_a_claim_of_its_own():
     """Claim ids are never used twice, and name the session."""
     desk = Desk()
 
-    takes = [desk.ask().take for _ in range(3)]
-    assert ["s:1", "s:2", "s:3"] == [take.claim_id for take in takes]
+    takes = []
+    for _ in range(3):
+        takes.append(desk.ask().take)
+        desk.answer()
+    assert ["s.0:1", "s.0:2", "s.0:3"] == [take.claim_id for take in takes]
     assert (("work",), 4, 1000, True) == (
         takes[0].services,
         takes[0].limit,
@@ -109,6 +113,48 @@ def test_room_shrinks_with_what_runs():
     assert 2 == desk.ask().take.limit
     desk.answer(*(grant(str(number)) for number in range(7)))  # a broker may deliver more
     assert 0 == desk.ask().take.limit
+
+
+def test_room_is_made_by_conclusions():
+    """What is concluded makes room at once: the exchange that carries it asks for as many calls."""
+    desk = Desk()
+    for call in desk.start(*(grant(name) for name in "abc")):
+        desk.engine.returned(call, None)
+
+    exchange = desk.ask()
+    assert (3, 4) == (len(exchange.commands), exchange.take.limit)
+
+
+def test_lanes_share_the_room():
+    """Each exchange asks for its share of what there is room for, under a session of its own."""
+    desk = Desk(concurrency=5, lanes=2)
+    first, second = desk.ask(), desk.ask()
+
+    assert [("s.0:1", 3), ("s.1:2", 2)] == [
+        (one.take.claim_id, one.take.limit) for one in (first, second)
+    ]
+    assert [True, False] == [one.take.suspects for one in (first, second)]
+    assert not desk.engine.may_overlap
+    desk.sent = first
+    desk.answer(*(grant(name) for name in "abc"))
+    assert desk.engine.may_overlap
+    third = desk.ask()
+    assert ("s.0:3", 0) == (third.take.claim_id, third.take.limit)
+    assert not desk.engine.is_done
+
+
+def test_parts_of_a_decision_are_answered_one_after_the_other():
+    """No other exchange overtakes one that carries parts, so that they arrive in their order."""
+    desk = Desk(lanes=2)
+    (wide, *_) = desk.start(grant("a"), grant("b"))
+    desk.engine.returned(wide, [publish("work.task") for _ in range(3 * MOST_CALLS)])
+
+    overlap = []
+    while desk.engine.has_conclusions:
+        desk.ask()
+        overlap.append(desk.engine.may_overlap)
+        desk.answer()
+    assert [False, False] == overlap
 
 
 def test_call_is_committed_with_the_next_exchange():
@@ -373,6 +419,35 @@ def test_one_suspect_at_a_time():
     desk.ask()
     desk.answer()
     assert desk.ask().take.suspects
+
+
+def test_suspect_begins_when_the_others_are_given_back():
+    """An answer to an exchange that did not carry them says nothing about that."""
+    desk = Desk(lanes=2)
+    first, second = desk.ask(), desk.ask()
+    desk.sent = first
+    assert [] == desk.answer(grant("a", suspect=True), grant("b", suspect=True))
+    back = desk.ask()
+    assert ["b"] == [command.call_id for command in back.commands]
+    desk.sent = second
+    (other,) = desk.answer(grant("c"))
+    desk.sent = back
+    (suspect,) = desk.answer()
+
+    assert ["c", "a"] == [call.grant.call_id for call in (other, suspect)]
+
+
+def test_no_second_suspect_is_held():
+    """Where one is held already, all further ones are given back."""
+    desk = Desk(lanes=2)
+    first, second = desk.ask(), desk.ask()
+    for sent, name in ((first, "a"), (second, "b")):
+        desk.sent = sent
+        desk.answer(grant(f"{name}1", suspect=True), grant(f"{name}2", suspect=True))
+
+    assert ["a2", "b1", "b2"] == [command.call_id for command in desk.ask().commands]
+    (suspect,) = desk.answer()
+    assert "a1" == suspect.grant.call_id
 
 
 def test_leaving_worker_takes_nothing():

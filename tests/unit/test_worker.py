@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 import subprocess
@@ -269,6 +270,52 @@ def test_log_records_carry_the_call(
 
     assert [vars(inside)[name] for name in ("run_id", "call_id", "task")] == [*ids, "logging.speak"]
     assert vars(outside)["run_id"] == "-"
+
+
+def _run_many(first: Callable[[int], Publish], count: int, *services: Service) -> None:
+    async def main() -> None:
+        async with connect("memory://") as backend, Worker(backend, *services):
+            for run in await backend.start_many([first(number) for number in range(count)]):
+                await run.result(timeout=LIMIT)
+
+    asyncio.run(main())
+
+
+def test_handlers_share_no_context_variables() -> None:
+    """What one sets, no other one sees, whether they wait or not; it stays over a wait."""
+    work = Service("work")
+    number = contextvars.ContextVar("number", default=-1)
+    seen = []
+
+    @work.task
+    async def look(own: int) -> Next:
+        seen.append(number.get())
+        number.set(own)
+        if own % 3 == 0:
+            async with asyncio.timeout(LIMIT):
+                await asyncio.sleep(0)
+        assert own == number.get()
+        return None
+
+    _run_many(lambda own: publish(look, own), 100, work)
+    assert [-1] * 100 == seen
+
+
+def test_handler_that_waits_has_its_task_to_itself() -> None:
+    """Libraries keep things by task: sessions, scopes. None of it reaches another handler."""
+    work = Service("work")
+    tasks = []
+
+    @work.task
+    async def wait() -> Next:
+        mine = asyncio.current_task()
+        tasks.append(mine)
+        await asyncio.sleep(0)
+        assert asyncio.current_task() is mine
+        return None
+
+    _run_many(lambda _: publish(wait), 20, work)
+    assert 20 == len(set(tasks))
 
 
 def test_worker_tells_its_health() -> None:
