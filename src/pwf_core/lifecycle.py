@@ -42,7 +42,7 @@ __all__ = ["OUTBOX_MS", "SUSPECT_LOST", "Lifecycle", "blame"]
 # get away.
 SUSPECT_LOST = 2
 # Until a copy is published again that no publisher has settled; publishing takes far less.
-OUTBOX_MS = 5000
+OUTBOX_MS = 2000
 
 
 class Lifecycle:

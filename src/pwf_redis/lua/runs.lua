@@ -73,7 +73,7 @@ local prefix = string.sub(KEYS[1], 1, -4)
 local CHUNK = 1000
 
 -- The numbers of pwf_core.transition.
-local MAX_LOST, SUSPECT_LOST, DEFER_MS, OUTBOX_MS = 5, 2, 100, 5000
+local MAX_LOST, SUSPECT_LOST, DEFER_MS, OUTBOX_MS = 5, 2, 100, 2000
 local UNCLAIMED_MS, MOST_UNCLAIMED = 60000, 4
 
 local FORMAT = 1
