@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar, overload
 import attrs
 
 from pwf import _requests as requests
+from pwf._combining import BATCH, Combiner
 from pwf._patience import patiently
 from pwf._waiting import Effect, Listen, Look, Pause, Wait, wait_for_end
 from pwf_core.capabilities import Capabilities
@@ -29,8 +30,6 @@ from pwf_core.views import DeadLetter, Outcome, RunView, Status
 __all__ = ["Client", "Run"]
 
 T = TypeVar("T")
-
-_BATCH = 256  # starts per round trip: past that a script call only gets longer, not cheaper
 
 
 @attrs.frozen
@@ -167,6 +166,7 @@ class Client:
     def __init__(self, port: Backend) -> None:
         self._port = port
         self._is_open = False
+        self._combiner = Combiner(self._apply)
 
     @property
     def port(self) -> Backend:
@@ -225,7 +225,8 @@ class Client:
                 lets its time-out (10 seconds unless the URL says otherwise) pass twice. Without a
                 key, nobody knows whether the run was started. With one, start it again.
         """
-        return (await self.start_many([first], keys=[key] if key is not None else None))[0]
+        start = requests.make_start(first, key)
+        return self.run(requests.read_started(start, await self._combiner.ask(start)))
 
     async def start_many(
         self,
@@ -277,7 +278,7 @@ class Client:
             UnavailableError: If the backend cannot be reached; emit it again.
         """
         emit = requests.make_emit(run_id, event, payload)
-        (reply,) = await self._apply([emit])
+        reply = await self._combiner.ask(emit)
         if reply is Answer.ENDED and (await self.port.read([emit.run_id])) == [None]:
             raise RunNotFoundError(run_id)
         return reply is Answer.DONE
@@ -320,7 +321,7 @@ class Client:
 
     async def _apply(self, commands: Sequence[Command]) -> list[Reply]:
         replies: list[Reply] = []
-        for first in range(0, len(commands), _BATCH):
-            apply = functools.partial(self.port.apply, commands[first : first + _BATCH])
+        for first in range(0, len(commands), BATCH):
+            apply = functools.partial(self.port.apply, commands[first : first + BATCH])
             replies += await patiently(apply)
         return replies

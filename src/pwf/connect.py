@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import attrs
@@ -223,6 +222,8 @@ def parse_duration(text: str) -> timedelta:
 
 
 def _find(url: Url) -> Adapter:
+    from importlib.metadata import entry_points
+
     found = entry_points(group=ENTRY_POINTS, name=url.scheme)
     if not found:
         known = ", ".join(sorted(f"{one.name}://" for one in entry_points(group=ENTRY_POINTS)))

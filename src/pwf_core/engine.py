@@ -22,6 +22,7 @@ from typing import Any
 import attrs
 
 from pwf_core.commands import (
+    DEFER_MS,
     Answer,
     Bury,
     Command,
@@ -40,7 +41,6 @@ from pwf_core.protocol import Conclude, Effect, HandBackError, Invoke, Outcome, 
 from pwf_core.staging import MOST_CALLS, in_parts, weight_of
 from pwf_core.steps import Steps
 from pwf_core.tasks import Task
-from pwf_core.transition import DEFER_MS
 
 __all__ = ["Engine", "Exchange", "RunningCall"]
 

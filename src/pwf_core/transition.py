@@ -15,6 +15,7 @@ from typing import Any
 
 from pwf_core import scopes
 from pwf_core.commands import (
+    DEFER_MS,
     Answer,
     Bury,
     Cancel,
@@ -53,9 +54,6 @@ __all__ = [
 
 # A call that takes its worker down does so each time; five times in a row is no coincidence.
 MAX_LOST = 5
-# Until a suspect comes again that met a worker with a suspect of its own: 64 innocent calls that
-# were lost with a guilty one get through one by one, each after a few of these.
-DEFER_MS = 100
 # Until a copy is published again that the broker has taken and nobody has claimed: its queue was
 # lost, or a worker holds it that hangs. Four times as long each time, so that calls which only
 # wait behind many others are not multiplied: 1, 4, 16 minutes, an hour, four hours.

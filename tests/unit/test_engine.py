@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pwf_core.commands import (
+    DEFER_MS,
     Answer,
     Bury,
     Collect,
@@ -25,7 +26,6 @@ from pwf_core.protocol import Outcome
 from pwf_core.retries import Retry
 from pwf_core.service import Service
 from pwf_core.staging import MOST_CALLS, weight_of
-from pwf_core.transition import DEFER_MS
 
 work = Service("work")
 

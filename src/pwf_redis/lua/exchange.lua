@@ -94,7 +94,8 @@ local function more(line, wish)
 end
 
 -- Return run, call, generation and stream entry of the next message; nil if there is none.
-local function next_message(line, wish)
+-- `room` says for how many more there is room.
+local function next_message(line, room)
   while true do
     if line.at < #line.entries then
       line.at = line.at + 1
@@ -103,7 +104,7 @@ local function next_message(line, wish)
       if names[at] then return names[at - 2], names[at - 1], tonumber(names[at]), entry[1] end
       line.bad[#line.bad + 1] = entry
     elseif not line.dry then
-      more(line, wish)
+      more(line, math.min(math.ceil(room), CHUNK))
     else
       local fresh = queued[line.service]
       if not fresh or fresh.taken == fresh.size then return nil end
@@ -138,25 +139,24 @@ local function take_calls(grants, granted)
     }
     lines[number], waiting[number] = line, line
   end
-  while #waiting > 0 and #grants < limit do
-    local still = {}
-    for _, line in ipairs(waiting) do
-      if #grants == limit then break end
-      local wish = math.min(math.ceil((limit - #grants) / #waiting), CHUNK)
-      local run_id, call_id, generation, entry = next_message(line, wish)
-      if run_id then
-        local ok, reply = pcall(claim_message, run_id, call_id, generation, suspects)
-        if not ok then return { 1, 'message', { line.service, entry }, problem_of(reply) } end
-        if type(reply) == 'table' then
-          local size = #granted
-          grants[#grants + 1] = reply
-          granted[size + 1], granted[size + 2] = run_id, call_id
-          if reply[7] >= SUSPECT_LOST then suspects = false end
-        end
-        still[#still + 1] = line
+  local turn, count = 1, 0
+  while #waiting > 0 and count < limit do
+    if turn > #waiting then turn = 1 end
+    local line = waiting[turn]
+    local run_id, call_id, generation, entry = next_message(line, (limit - count) / #waiting)
+    if run_id then
+      local ok, reply = pcall(claim_message, run_id, call_id, generation, suspects)
+      if not ok then return { 1, 'message', { line.service, entry }, problem_of(reply) } end
+      if type(reply) == 'table' then
+        count = count + 1
+        grants[count] = reply
+        granted[2 * count - 1], granted[2 * count] = run_id, call_id
+        if reply[7] >= SUSPECT_LOST then suspects = false end
       end
+      turn = turn + 1
+    else
+      table.remove(waiting, turn)
     end
-    waiting = still
   end
   for _, line in ipairs(lines) do
     if has_more(line) then waking[line.service] = true end

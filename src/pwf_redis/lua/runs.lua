@@ -135,13 +135,14 @@ local NONE = {}  -- an empty list, never changed
 
 -- A run: `calls` and `scopes` by id; `has`, its other fields (records as tables, to be changed in
 -- place and marked in `out`); in these, false is what there is none of, nil what was not read yet;
--- `h`, its header, once that was needed.
+-- `h`, its header, once that was needed, and `was`, the same as it is stored.
 -- Further: `write` (the header), `gone` (fields to delete), `fresh` (nothing of it is in the
 -- keyspace), `wipe` (delete all of it first), `deleted`, `broken` (why it cannot be read).
 local function new_run(run_id)
   local run = {
     id = run_id, key = prefix .. 'run:' .. run_id,
-    calls = {}, scopes = NONE, has = NONE, out = NONE,
+    calls = { first = nil, second = nil }, scopes = NONE, has = NONE, out = NONE,
+    h = nil, was = nil, write = nil, gone = nil,  -- nothing, but room: tables that grow take time
   }
   opened[#opened + 1] = run
   return run
@@ -182,7 +183,7 @@ local function fetch(run, fields)
 end
 
 local function judge_header(run, value)
-  run.h = { cmsgpack.unpack(value) }
+  run.h, run.was = { cmsgpack.unpack(value) }, value
   if run.h[H_FORMAT] ~= FORMAT then
     error('the run is stored in format ' .. tostring(run.h[H_FORMAT]), 0)
   end
@@ -306,7 +307,10 @@ end
 
 local function write_run(run)
   local set, size = {}, 0
-  if run.write then set, size = { 'h', cmsgpack.pack(unpack(run.h)) }, 2 end
+  if run.write then
+    local header = cmsgpack.pack(unpack(run.h))
+    if header ~= run.was then set, size = { 'h', header }, 2 end  -- mostly, one call follows another
+  end
   for call_id, call in pairs(run.calls) do
     if call and call[C_WRITE] then
       set[size + 1], set[size + 2] = 'c:' .. call_id, cmsgpack.pack(unpack(call, C_PHASE))

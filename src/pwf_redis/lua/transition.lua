@@ -534,7 +534,7 @@ local function clear(run)
     if has[field] then out[field] = true end
   end
   run.has, run.out, run.calls, run.scopes, run.gone = has, out, {}, NONE, nil
-  run.write, run.wipe = true, not run.fresh
+  run.write, run.was, run.wipe = true, nil, not run.fresh
   run.fresh = true
 end
 
@@ -733,10 +733,10 @@ act[COMMIT] = function(run, command)
   end
   if made then
     local emits, joins, gathers, members, calls = unpack(made)
-    for _, one in ipairs(emits) do emit(run, one[2], ARGV[one[3]]) end
-    for _, new in ipairs(joins) do add_join(run, new, scope, member) end
-    for number, new in ipairs(gathers) do add_gather(run, new, members[number], scope, member) end
-    for _, new in ipairs(calls) do add_new(run, new, scope, member) end
+    for number = 1, #emits do emit(run, emits[number][2], ARGV[emits[number][3]]) end
+    for number = 1, #joins do add_join(run, joins[number], scope, member) end
+    for number = 1, #gathers do add_gather(run, gathers[number], members[number], scope, member) end
+    for number = 1, #calls do add_new(run, calls[number], scope, member) end
   end
   count_staged(run, scope, staged)
   call[C_CHUNKS] = 0  -- they are the rest's now
