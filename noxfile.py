@@ -20,8 +20,8 @@ nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
-# One process per core: tests wait for servers now and then, but the servers want a share too.
-WORKERS = ["-n", str(max(2, min(8, os.cpu_count() or 2))), "--dist", "worksteal"]
+# One process more than there are cores: tests wait for servers half of their time.
+WORKERS = ["-n", str(min(8, (os.cpu_count() or 2) + 1)), "--dist", "worksteal"]
 
 
 @nox.session
@@ -120,6 +120,13 @@ def bench(session: nox.Session) -> None:
     """Measure pwf beside its peers and the servers' limits: `-- --only W1 --systems pwf-redis`."""
     prepare_bench(session)
     session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
+def growth(session: nox.Session) -> None:
+    """Measure how speed and memory change as work grows, up to a million runs: `-- --shrink 10`."""
+    prepare_bench(session)
+    session.run("python", "-m", "tests.bench.growth", *session.posargs)
 
 
 @nox.session(name="bench-gate")

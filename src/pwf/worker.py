@@ -45,6 +45,10 @@ logger = logging.getLogger("pwf")
 
 _LANES = 2  # round trips under way at a time: one more would only wait for the same server
 _TURN = 0.005  # seconds that handlers which do not wait may run before all else has its turn
+# Calls taken ahead make batches larger, and are kept from other workers: at the most so many, and
+# what is run within so many seconds.
+_MOST_AHEAD = 192
+_AHEAD = 0.005
 
 
 class Worker:
@@ -107,6 +111,7 @@ class Worker:
         self._runner: asyncio.Task[None] | None = None  # who is going to begin them
         self._tasks: dict[RunningCall, asyncio.Task[None]] = {}  # the runner of each handler
         self._idle: asyncio.Task[None] | None = None
+        self._pace = _AHEAD  # seconds of this worker that a handler takes, on average
         self._may_be_more = True  # calls to take
         self._look_at = 0.0  # by the loop's clock: when a timer is due, or may be
 
@@ -302,8 +307,8 @@ class Worker:
         self._keep_running()
 
     def _keep_running(self) -> None:
-        """Have a runner ready as long as there are handlers to begin."""
-        if self._fresh and self._runner is None:
+        """Have a runner ready as long as there are handlers to begin, and room for them."""
+        if self._fresh and self._runner is None and len(self._tasks) < self._options.concurrency:
             self._runner = asyncio.create_task(self._run_handlers(), name="pwf-runner")
 
     async def _run_handlers(self) -> None:
@@ -316,19 +321,28 @@ class Worker:
         task = asyncio.current_task()
         assert task is not None
         clock = asyncio.get_running_loop().time
-        turn_ends = clock() + _TURN
+        now = clock()
+        turn_ends = now + _TURN
         waited = False
         while self._fresh and not waited and not task.cancelling():
             call = self._fresh.popleft()
+            if call.invoke is None:
+                continue  # handed back meanwhile
+            self._tasks[call] = task
             self._keep_running()
-            if call.invoke is not None:  # not handed back meanwhile
-                self._tasks[call] = task
-                waited = await self._handle(call)
-                del self._tasks[call]
-            if clock() > turn_ends:
+            began, waited = now, await self._handle(call)
+            now = clock()
+            del self._tasks[call]
+            self._note_pace((now - began) / (self._options.concurrency if waited else 1))
+            if now > turn_ends:
                 await asyncio.sleep(0)
-                turn_ends = clock() + _TURN
+                now = clock()
+                turn_ends = now + _TURN
         self._keep_running()
+
+    def _note_pace(self, seconds: float) -> None:
+        self._pace += (seconds - self._pace) / 64
+        self._engine.ahead = min(int(_AHEAD / self._pace), _MOST_AHEAD)
 
     def _cancel(self, call: RunningCall) -> None:
         task = self._tasks.get(call)

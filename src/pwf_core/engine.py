@@ -105,6 +105,8 @@ class Engine:
         session: Names this worker's claims; never used before.
         concurrency: How many calls to run at once.
         lanes: How many exchanges may be under way at a time.
+        ahead: How many more calls to take than are run at once; the loop's to set, by how soon it
+            will come to them.
         lease_ms: How long a claim holds unless renewed.
         find_resource: What `Context.resource` does.
         on_outcome: Told how each call ended, and what may be logged of its error if it failed.
@@ -118,6 +120,7 @@ class Engine:
     find_resource: Callable[[type[Any]], Any]
     on_outcome: Callable[[Granted, Outcome, str], None]
     lanes: int = 1
+    ahead: int = attrs.field(default=0, init=False)
     running: dict[tuple[str, str], RunningCall] = attrs.field(factory=dict, init=False)
     stopping: bool = attrs.field(default=False, init=False)
     _open: int = attrs.field(default=0, init=False)  # of those running, how many are not concluded
@@ -132,7 +135,7 @@ class Engine:
         if self.stopping:
             return 0
         asked = sum(exchange.take.limit for exchange in self._under_way.values())
-        return max(self.concurrency - self._open - len(self._held) - asked, 0)
+        return max(self.concurrency + self.ahead - self._open - len(self._held) - asked, 0)
 
     @property
     def has_conclusions(self) -> bool:
@@ -165,7 +168,7 @@ class Engine:
         concluded = self._next_commands(all_of_them=refused is not None)
         take = Take(
             services=self.services,
-            limit=min(self.room, math.ceil(self.concurrency / self.lanes)),
+            limit=min(self.room, math.ceil((self.concurrency + self.ahead) / self.lanes)),
             claim_id=claim_id_of(self.session, lane, self._exchanges),
             lease_ms=self.lease_ms,
             suspects=self._may_take_a_suspect(),
