@@ -1,7 +1,7 @@
 """The worker on asyncio: drives an `Engine` against a backend, and runs handlers.
 
-Two lanes make round trips, each carrying all that was concluded meanwhile and asking for calls as long
-as there is room: while one is under way, handlers run, and what they conclude goes out with the other.
+Lanes make round trips, each carrying all that was concluded meanwhile and asking for calls as long
+as there is room: while one is under way, handlers run, and what they conclude goes out with the next.
 Async handlers run in a few runners, sync ones in threads. Leases are kept by a thread of their own, so
 that a handler which blocks the loop loses no call, its own or another's.
 """
@@ -43,7 +43,9 @@ __all__ = ["Worker"]
 
 logger = logging.getLogger("pwf")
 
-_LANES = 2  # round trips under way at a time: one more would only wait for the same server
+# Round trips under way at a time: where one is a single step of one server, a third would only wait
+# for it; a broker takes its time to confirm.
+_LANES, _PAIRED_LANES = 2, 4
 _TURN = 0.005  # seconds that handlers which do not wait may run before all else has its turn
 # Calls taken ahead make batches larger, and are kept from other workers: at the most so many, and
 # what is run within so many seconds.
@@ -99,7 +101,11 @@ class Worker:
         self._pulse = Pulse()
         self._patience = Patience(budget=None)
         self._engine = make_engine(
-            services, self._options, new_session(), self._resources.find, lanes=_LANES
+            services,
+            self._options,
+            new_session(),
+            self._resources.find,
+            lanes=_LANES if client.capabilities.fused else _PAIRED_LANES,
         )
         self._stack = AsyncExitStack()
         self._main: asyncio.Task[None] | None = None
@@ -202,7 +208,9 @@ class Worker:
             lambda: self._engine.renewals(time.monotonic()),
             functools.partial(self._tell_loop, asyncio.get_running_loop()),
         )
-        lanes = [asyncio.create_task(self._lane(), name="pwf-lane") for _ in range(_LANES)]
+        lanes = [
+            asyncio.create_task(self._lane(), name="pwf-lane") for _ in range(self._engine.lanes)
+        ]
         try:
             await asyncio.gather(*lanes)
         except Exception as error:
@@ -224,7 +232,7 @@ class Worker:
                 self._note(exchange, reply)
             else:
                 await self._pause()
-        self._ready.set()  # the other lane is done, too
+        self._ready.set()  # the other lanes are done, too
 
     def _is_time(self) -> bool:
         """Whether there is a reason for an exchange, and nothing against it."""

@@ -318,6 +318,59 @@ def test_handler_that_waits_has_its_task_to_itself() -> None:
     assert 20 == len(set(tasks))
 
 
+def test_no_more_handlers_run_at_once_than_asked_for() -> None:
+    """Also where calls are taken ahead, because handlers before them were quick."""
+    work = Service("work")
+    running, most = 0, 0
+
+    @work.task
+    async def run(quick: bool) -> Next:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if not quick:
+            await asyncio.sleep(0.001)
+        running -= 1
+        return None
+
+    async def main() -> None:
+        async with connect("memory://") as backend, Worker(backend, work, concurrency=4):
+            for quick in (True, False):
+                runs = await backend.start_many([publish(run, quick) for _ in range(1000)])
+                for one in runs:
+                    await one.wait(timeout=LIMIT)
+                assert (1 if quick else 4) == most
+
+    asyncio.run(main())
+
+
+def test_calls_wait_for_others_where_handlers_are_slow() -> None:
+    """A worker that is busy holds no more calls than it runs."""
+    work = Service("work")
+    room, go_on = asyncio.Semaphore(4), asyncio.Event()
+    is_full = asyncio.Event()
+
+    @work.task
+    async def wait() -> Next:
+        await room.acquire()
+        if room.locked():
+            is_full.set()
+        await go_on.wait()
+        return None
+
+    async def main() -> None:
+        async with connect("memory://") as backend, Worker(backend, work, concurrency=4) as worker:
+            runs = await backend.start_many([publish(wait) for _ in range(20)])
+            await is_full.wait()
+            assert 4 == worker.health().running
+            go_on.set()
+            for one in runs:
+                room.release()
+                await one.wait(timeout=LIMIT)
+
+    asyncio.run(main())
+
+
 def test_worker_tells_its_health() -> None:
     """It serves once the backend has answered, not without an answer for long, nor leaving."""
     service = Service("s")
