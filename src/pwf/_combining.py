@@ -15,7 +15,7 @@ from pwf_core.commands import Command, Reply
 
 __all__ = ["BATCH", "Combiner"]
 
-BATCH = 256  # commands per round trip: past that a script call only gets longer, not cheaper
+BATCH = 128  # commands per round trip: past that a script call only gets longer, not cheaper
 
 _Asked: TypeAlias = tuple[Command, asyncio.Future[Reply]]
 

@@ -32,7 +32,7 @@ __all__ = ["BlockingClient", "BlockingRun"]
 
 T = TypeVar("T")
 
-_BATCH = 256  # as in the async twin
+_BATCH = 128  # as in the async twin
 
 
 @attrs.frozen

@@ -320,8 +320,16 @@ class Client:
         return reply is Answer.DONE
 
     async def _apply(self, commands: Sequence[Command]) -> list[Reply]:
+        if len(commands) <= BATCH:
+            return await patiently(functools.partial(self.port.apply, commands))
         replies: list[Reply] = []
-        for first in range(0, len(commands), BATCH):
-            apply = functools.partial(self.port.apply, commands[first : first + BATCH])
-            replies += await patiently(apply)
+        for first in range(0, len(commands), 2 * BATCH):
+            # Two at a time: while the server works on one, the other is encoded.
+            middle, last = first + BATCH, first + 2 * BATCH
+            parts = (commands[first:middle], commands[middle:last])
+            asking = (self._apply(part) for part in parts if part)
+            for found in await asyncio.gather(*asking, return_exceptions=True):
+                if isinstance(found, BaseException):
+                    raise found
+                replies += found
         return replies
