@@ -117,6 +117,8 @@ class Ears:
             async with asyncio.timeout(self._target.timeout):
                 await confirmed.wait()
         if not confirmed.is_set():
+            if self._connection is not None:  # perhaps nobody else knows of it any more
+                await self._connection.disconnect(nowait=True)
             raise self._problem or StoreUnavailableError(
                 f"Redis at {self._target.where} did not confirm a subscription in time.",
             )

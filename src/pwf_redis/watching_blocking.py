@@ -88,6 +88,7 @@ class _State:
     to_say: deque[tuple[str, ...]] = attrs.field(factory=deque)
     bell: _Bell | None = None  # while a thread listens
     is_closed: bool = False
+    is_doubted: bool = False  # the connection: perhaps nobody else knows of it any more
     interrupted: bool = False
     problem: PwfError | None = None
 
@@ -115,6 +116,7 @@ class BlockingEars:
         try:
             confirmed.wait(self._target.timeout)
             if not confirmed.is_set():
+                self._doubt(state)
                 raise state.problem or StoreUnavailableError(
                     f"Redis at {self._target.where} did not confirm a subscription in time.",
                 )
@@ -136,6 +138,12 @@ class BlockingEars:
                 listener = _Listener(self._target, state, state.bell)
                 threading.Thread(target=listener.run, name="pwf_redis ears", daemon=True).start()
         return confirmed
+
+    def _doubt(self, state: _State) -> None:
+        with state.lock:
+            state.is_doubted = True
+            if state.bell is not None:
+                state.bell.ring()
 
     def _leave(self, state: _State, channel: str, watch: _Watch) -> None:
         with state.lock:
@@ -208,12 +216,17 @@ class _Listener:
     def _hear_all(self, connection: BlockingConnection) -> None:
         """Take in what comes, until nobody has watched for a while."""
         with self._state.lock:
+            self._state.is_doubted = False
             self._state.to_say.clear()
             self._state.to_say.append(("SUBSCRIBE", *self._state.watches))
         silent = False
         while not self._state.is_closed:
             self._say_all(connection)
             is_late = self._bell.wait(SILENCE, socket_of(connection))
+            if self._state.is_doubted:
+                raise StoreUnavailableError(
+                    f"Redis at {self._target.where} did not confirm a subscription in time.",
+                )
             while connection.can_read():
                 self._take(connection.read_response())
                 is_late = silent = False

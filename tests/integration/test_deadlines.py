@@ -16,9 +16,9 @@ from typing import Any
 import attrs
 import pytest
 from tests.chaos.proxy import Proxy
-from tests.integration.sites import Flavour, Pair, Work, fresh_name, works
+from tests.integration.sites import LIMIT, Flavour, Pair, Work, fresh_name, works
 
-from pwf import UnavailableError, publish
+from pwf import RunCancelledError, UnavailableError, publish
 from pwf.testing.servers import LOOPBACK, RabbitServer, RedisServer
 from pwf_core.adapters import Settings, Url
 from pwf_core.commands import Message
@@ -114,6 +114,37 @@ def test_asking_redis(
                 proxy.heal()
                 async with flavour.worker(client, work.service):
                     await works(client)
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_connections_that_have_gone_deaf(
+    flavour: Flavour, own_redis: RedisServer, work: Work
+) -> None:
+    """They are given up by those who are not answered; whoever waits or comes hears of the ends."""
+
+    async def main() -> None:
+        async with through(own_redis) as proxy:
+            url = f"redis://{LOOPBACK}:{proxy.port}/0?timeout={TIMEOUT}"
+            async with (
+                flavour.client(own_redis.url) as healthy,
+                flavour.client(url) as client,
+                flavour.worker(healthy, work.service),
+            ):
+                first = await client.start(publish("elsewhere.never", 1))
+                waiting = asyncio.ensure_future(first.result(timeout=LIMIT))
+                assert "done" == await (await client.start(publish("work.chain", 1))).result(
+                    timeout=LIMIT
+                )
+                proxy.deafen()
+                began = time.monotonic()
+                later = await client.start(publish("work.chain", 1))
+                assert "done" == await later.result(timeout=LIMIT)
+                assert time.monotonic() - began < 3 * TIMEOUT + 2
+                await first.cancel()
+                with pytest.raises(RunCancelledError):
+                    await waiting
 
     asyncio.run(main())
 
