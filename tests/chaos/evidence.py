@@ -178,7 +178,8 @@ class Evidence:
         """Return how long calls waited that a worker held when it was killed, in seconds.
 
         Args:
-            calm: Leave out those during which a server was away, or a network slow or half-open.
+            calm: Leave out those during which a server was away, a network slow or half-open, or
+                another worker stood still: RabbitMQ may have pushed the call to that one.
         """
         rough = list(self._rough()) if calm else []
         held: dict[int, dict[str, float]] = defaultdict(dict)  # process -> calls
@@ -225,7 +226,7 @@ class Evidence:
         return [*found, float("inf")] if since is not None else found
 
     def _rough(self) -> Iterator[tuple[float, float]]:
-        """Yield the windows in which servers or networks were not as they should be."""
+        """Yield the windows in which servers, networks or other workers were not as they should be."""
         since: dict[str, float] = {}
         for entry in self.entries:
             name = entry.note.removesuffix(" is over")
@@ -234,6 +235,10 @@ class Evidence:
                     since[name] = entry.t
                 case What.UP:
                     yield since.pop(name), entry.t + 1
+                case What.PAUSED:
+                    since[f"pause of {entry.pid}"] = entry.t
+                case What.RESUMED | What.KILLED if f"pause of {entry.pid}" in since:
+                    yield since.pop(f"pause of {entry.pid}"), entry.t
                 case What.FAULT if entry.note != name:
                     yield since.pop(name, entry.t), entry.t + 1
                 case What.FAULT if name.startswith(_ROUGH):

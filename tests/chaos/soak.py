@@ -173,8 +173,8 @@ def _judge(  # noqa: PLR0917 -- all that was found
             for name, n in sorted(faults.done.items())
             if name.startswith("server")
         ),
-        _time_row("takeover p50, servers up", calm, 0.5, settings.lease + 1),
-        _time_row("takeover p99, servers up", calm, 0.99, settings.lease + 1),
+        _time_row("takeover p50, all else up", calm, 0.5, settings.lease + 1),
+        _time_row("takeover p99, all else up", calm, 0.99, settings.lease + 1),
         Row("takeover p99, all", f"{percentile(rough, 0.99):.2f} s of {len(rough)}"),
         _time_row("resumption p99", resumed, 0.99, _RESUMED),
         Row("all over after healing", f"{drained:.1f} s", f"< {settings.patience:.0f} s"),
