@@ -2,42 +2,37 @@
 
 Lanes make round trips, each carrying all that was concluded meanwhile and asking for calls as long
 as there is room: while one is under way, handlers run, and what they conclude goes out with the next.
-Async handlers run in a few runners, sync ones in threads. Leases are kept by a thread of their own, so
-that a handler which blocks the loop loses no call, its own or another's.
+Leases are kept by a thread of their own, so that a handler which blocks the loop loses no call, its own
+or another's. How handlers run: `_runners.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import logging
 import math
 import signal
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from pwf._handlers import call_sync, gather_returned, is_async
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._leases import LeaseKeeper
 from pwf._options import IDLE_RECHECK, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
-from pwf._threads import Threads
+from pwf._runners import Runners
 from pwf.client import Client
-from pwf.logs import CurrentCall, current_call
 from pwf_core.commands import Renew, Reply
-from pwf_core.engine import Exchange, RunningCall
+from pwf_core.engine import Exchange
 from pwf_core.errors import ConfigurationError, StoreFullError, UnavailableError
 from pwf_core.ports import Exchanged
 from pwf_core.service import Service
-from pwf_core.tasks import Task
 
 __all__ = ["Worker"]
 
@@ -46,11 +41,6 @@ logger = logging.getLogger("pwf")
 # Round trips under way at a time: where one is a single step of one server, a third would only wait
 # for it; a broker takes its time to confirm.
 _LANES, _PAIRED_LANES = 2, 4
-_TURN = 0.005  # seconds that handlers which do not wait may run before all else has its turn
-# Calls taken ahead make batches larger, and are kept from other workers: at the most so many, and
-# what is run within so many seconds.
-_MOST_AHEAD = 192
-_AHEAD = 0.005
 
 
 class Worker:
@@ -111,13 +101,8 @@ class Worker:
         self._main: asyncio.Task[None] | None = None
         self._ready: asyncio.Event
         self._hurry: asyncio.Event
-        self._slots: asyncio.Semaphore
-        self._threads = Threads()
-        self._fresh: deque[RunningCall] = deque()  # whose handlers have not begun
-        self._runner: asyncio.Task[None] | None = None  # who is going to begin them
-        self._tasks: dict[RunningCall, asyncio.Task[None]] = {}  # the runner of each handler
+        self._runners: Runners
         self._idle: asyncio.Task[None] | None = None
-        self._pace = _AHEAD  # seconds of this worker that a handler takes, on average
         self._may_be_more = True  # calls to take
         self._look_at = 0.0  # by the loop's clock: when a timer is due, or may be
 
@@ -127,7 +112,7 @@ class Worker:
         self._port = self._client.port
         self._ready = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._slots = asyncio.Semaphore(self._options.threads)
+        self._runners = Runners(self._engine, self._options, self._ready.set)
         async with AsyncExitStack() as stack:
             await self._resources.open_async(stack)
             self._stack = stack.pop_all()
@@ -180,15 +165,14 @@ class Worker:
         try:
             await _any_of(main, self._hurry.wait(), timeout=limit)
             if not main.done():
-                for call in self._engine.hand_back():
-                    self._cancel(call)
+                self._runners.cancel(self._engine.hand_back())
                 self._ready.set()
                 # The backend may be away; then the leases end by themselves.
                 await asyncio.wait([main], timeout=self._options.lease.total_seconds())
         finally:
             main.cancel()
             await asyncio.wait([main])
-            self._threads.close()
+            self._runners.close()
             await self._stack.aclose()
         if not main.cancelled():
             main.result()  # raises what stopped it, if it did not end by itself
@@ -218,9 +202,9 @@ class Worker:
             raise
         finally:
             keeper.close()
-            self._fresh.clear()
-            for task in (*lanes, *self._tasks.values()):
-                task.cancel()
+            self._runners.stop()
+            for lane in lanes:
+                lane.cancel()
             if self._idle is not None:
                 self._idle.cancel()
 
@@ -228,7 +212,7 @@ class Worker:
         while not (self._engine.stopping and self._engine.is_done):
             if self._is_time():
                 exchange, reply = await self._exchange()
-                self._start(self._engine.exchanged(exchange, reply))
+                self._runners.begin(self._engine.exchanged(exchange, reply))
                 self._note(exchange, reply)
             else:
                 await self._pause()
@@ -305,153 +289,7 @@ class Worker:
             loop.call_soon_threadsafe(self._renewed, renewals, replies)
 
     def _renewed(self, renewals: Sequence[Renew], replies: Sequence[Reply]) -> None:
-        for call in self._engine.renewed(renewals, replies):
-            self._cancel(call)
-
-    # -- handlers ---------------------------------------------------------------------------------
-
-    def _start(self, calls: Sequence[RunningCall]) -> None:
-        self._fresh += calls
-        self._keep_running()
-
-    def _keep_running(self) -> None:
-        """Have a runner ready as long as there are handlers to begin, and room for them."""
-        if self._fresh and self._runner is None and len(self._tasks) < self._options.concurrency:
-            self._runner = asyncio.create_task(self._run_handlers(), name="pwf-runner")
-
-    async def _run_handlers(self) -> None:
-        """Run handlers, one after the other, until one has waited.
-
-        While it waits, another runner goes on with the rest. So a handler that waits has its task to
-        itself, from there on, and one that does not wait costs none.
-        """
-        self._runner = None
-        task = asyncio.current_task()
-        assert task is not None
-        clock = asyncio.get_running_loop().time
-        now = clock()
-        turn_ends = now + _TURN
-        waited = False
-        while self._fresh and not waited and not task.cancelling():
-            call = self._fresh.popleft()
-            if call.invoke is None:
-                continue  # handed back meanwhile
-            self._tasks[call] = task
-            self._keep_running()
-            began, waited = now, await self._handle(call)
-            now = clock()
-            del self._tasks[call]
-            self._note_pace((now - began) / (self._options.concurrency if waited else 1))
-            if now > turn_ends:
-                await asyncio.sleep(0)
-                now = clock()
-                turn_ends = now + _TURN
-        self._keep_running()
-
-    def _note_pace(self, seconds: float) -> None:
-        self._pace += (seconds - self._pace) / 64
-        self._engine.ahead = min(int(_AHEAD / self._pace), _MOST_AHEAD)
-
-    def _cancel(self, call: RunningCall) -> None:
-        task = self._tasks.get(call)
-        if task is not None:
-            task.cancel()
-
-    async def _handle(self, call: RunningCall) -> bool:
-        """Run a handler; return whether it had to wait for something."""
-        handler = _Apart(self._invoke(call))
-        try:
-            value = await handler
-        except asyncio.CancelledError as error:
-            self._engine.raised(call, error)
-        except BaseException as error:  # noqa: BLE001 -- a handler's error ends its attempt, not us
-            if call.context is not None:
-                call.context.cancelled = True
-            self._engine.raised(call, error)
-        else:
-            self._engine.returned(call, value)
-        self._ready.set()
-        return handler.waited
-
-    async def _invoke(self, call: RunningCall) -> object:
-        invoke, grant = call.invoke, call.grant
-        assert invoke is not None
-        current_call.set(CurrentCall(grant.run_id, grant.call_id, grant.address))
-        fn, task = invoke.task.fn, invoke.task
-        args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
-        if is_async(fn):
-            self._limit(call)
-            return await _within(task, gather_returned(fn(*args, **invoke.kwargs)))
-        async with self._slots:  # the time-out starts with the handler, not with its wait
-            self._limit(call)
-            returned = await _within(task, self._in_thread(call_sync, fn, args, invoke.kwargs))
-            return await gather_returned(returned)
-
-    def _limit(self, call: RunningCall) -> None:
-        """Keep the call's lease for no longer than its time-out, should the loop not end it."""
-        assert call.invoke is not None
-        timeout = call.invoke.task.timeout
-        if timeout is not None:
-            call.keep_until = time.monotonic() + (timeout + self._options.lease).total_seconds()
-
-    def _in_thread(self, fn: Callable[..., object], *args: object) -> asyncio.Future[object]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[object] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def job() -> None:
-            try:
-                conclude = functools.partial(future.set_result, context.run(fn, *args))
-            except BaseException as error:  # noqa: BLE001 -- a handler's error ends its attempt
-                conclude = functools.partial(future.set_exception, error)
-            with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
-                loop.call_soon_threadsafe(lambda: future.done() or conclude())
-
-        self._threads.run(job)
-        return future
-
-
-class _Apart:
-    """Awaits a coroutine in a context of its own, as if it were a task.
-
-    Attributes:
-        waited: Whether it had to wait for something.
-    """
-
-    __slots__ = ("_coroutine", "waited")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        self._coroutine = coroutine
-        self.waited = False
-
-    def __await__(self) -> Generator[Any, Any, object]:
-        context = contextvars.copy_context()
-        step: Callable[[Any], Any] = self._coroutine.send
-        value: Any = None
-        while True:
-            try:
-                awaited = context.run(step, value)
-            except StopIteration as stop:
-                return stop.value
-            self.waited = True
-            try:
-                step, value = self._coroutine.send, (yield awaited)
-            except BaseException as error:  # noqa: BLE001 -- it is for the coroutine
-                step, value = self._coroutine.throw, error
-
-
-async def _within(task: Task[..., Any, Any], awaitable: Awaitable[object]) -> object:
-    """Await a handler for as long as its task allows."""
-    if task.timeout is None:
-        return await awaitable
-    limit = asyncio.timeout(task.timeout.total_seconds())
-    try:
-        async with limit:
-            return await awaitable
-    except TimeoutError:
-        if limit.expired():
-            raise TimeoutError(f"{task.address} did not finish within {task.timeout}") from None
-        raise  # the handler's own
+        self._runners.cancel(self._engine.renewed(renewals, replies))
 
 
 async def _any_of(
