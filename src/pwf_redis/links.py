@@ -124,10 +124,13 @@ class Links:
     ) -> list[Any]:
         self._busy.add(connection)
         try:
-            await connection.connect()
-            self.check_open()  # closed meanwhile, this connection was not seen
-            packed = [_pack(one) for one in commands]
-            await connection.send_packed_command(packed, check_health=False)
+            try:
+                await connection.connect()
+                self.check_open()  # closed meanwhile, this connection was not seen
+                packed = [_pack(one) for one in commands]
+                await connection.send_packed_command(packed, check_health=False)
+            except RuntimeError as error:  # uvloop's word for a socket that is closed
+                raise DriverConnectionError(str(error)) from error
             replies = []
             for _ in commands:
                 try:

@@ -119,6 +119,24 @@ def test_asking_redis(
 
 
 @pytest.mark.redis
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_idle_connections_that_were_reset(own_redis: RedisServer, loop: str) -> None:
+    """Each loop has its own word for that; another connection is made, and nobody hears of it."""
+
+    async def main() -> None:
+        links = Links(Target.of_url(Url.parse(own_redis.url)))
+        links.open()
+        for _ in range(3):
+            assert await links.ask([("PING",)]) == [b"PONG"]
+            (idle,) = links._idle
+            idle._writer.transport.abort()  # type: ignore[attr-defined]  # what a reset does
+            await asyncio.sleep(0)
+        await links.close()
+
+    pytest.importorskip(loop).run(main())
+
+
+@pytest.mark.redis
 def test_connections_that_have_gone_deaf(
     flavour: Flavour, own_redis: RedisServer, work: Work
 ) -> None:
