@@ -1,7 +1,7 @@
 """The Redis adapter: a fused backend on Redis Streams, a state store, and the streams as a broker.
 
-Users reach it as `redis://host:port/db`, `rediss://…`, `embedded:///folder`, or as the store of
-`amqp://…?store=redis://…`. This package imports its driver only when one of its modules is used.
+Users reach it as `redis://host:port/db`, `rediss://…`, `redis+sentinel://…`, `embedded:///folder`, or
+as the store of `amqp://…?store=redis://…`. This package imports its driver only when one of its modules is used.
 
 Which feature of the server carries which promise:
 

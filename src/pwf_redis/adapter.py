@@ -1,10 +1,13 @@
 """The Redis adapter behind `redis://host:port/db` and `rediss://…`.
 
+And behind `redis+sentinel://host:port,host:port/name/db` and `rediss+sentinel://…`, see `sentinels`.
 Options in the URL: `timeout=` (seconds until a server that does not answer counts as away, 10 unless
 said), and for TLS those of `pwf_core.tls`. The server's certificate is always checked.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -18,6 +21,9 @@ from pwf_core.ports import (
     Broker,
     StateStore,
 )
+
+if TYPE_CHECKING:
+    from pwf_redis.target import Target
 
 __all__ = ["adapter", "require_driver"]
 
@@ -42,49 +48,51 @@ def require_driver(extra: str = "redis") -> None:
         ) from error
 
 
+def _target_of(url: Url) -> Target:
+    require_driver()
+    from pwf_redis.sentinels import SentinelTarget
+    from pwf_redis.target import Target
+
+    return (SentinelTarget if url.scheme.endswith("+sentinel") else Target).of_url(url)
+
+
 @attrs.frozen
 class _RedisAdapter:
     def backend(self, url: Url, settings: Settings) -> Backend:
-        require_driver()
+        target = _target_of(url)
         from pwf_redis.backend import RedisBackend
-        from pwf_redis.target import Target
 
-        return RedisBackend.on(Target.of_url(url), settings)
+        return RedisBackend.on(target, settings)
 
     def broker(self, url: Url, settings: Settings) -> Broker:
-        require_driver()
+        target = _target_of(url)
         from pwf_redis.streams import RedisStreamsBroker
-        from pwf_redis.target import Target
 
-        return RedisStreamsBroker.on(Target.of_url(url), settings)
+        return RedisStreamsBroker.on(target, settings)
 
     def store(self, url: Url, settings: Settings) -> StateStore:
-        require_driver()
+        target = _target_of(url)
         from pwf_redis.store import RedisStateStore
-        from pwf_redis.target import Target
 
-        return RedisStateStore.on(Target.of_url(url), settings)
+        return RedisStateStore.on(target, settings)
 
     def blocking_backend(self, url: Url, settings: Settings) -> BlockingBackend:
-        require_driver()
+        target = _target_of(url)
         from pwf_redis.blocking import BlockingRedisBackend
-        from pwf_redis.target import Target
 
-        return BlockingRedisBackend.on(Target.of_url(url), settings)
+        return BlockingRedisBackend.on(target, settings)
 
     def blocking_broker(self, url: Url, settings: Settings) -> BlockingBroker:
-        require_driver()
+        target = _target_of(url)
         from pwf_redis.streams import BlockingRedisStreamsBroker
-        from pwf_redis.target import Target
 
-        return BlockingRedisStreamsBroker.on(Target.of_url(url), settings)
+        return BlockingRedisStreamsBroker.on(target, settings)
 
     def blocking_store(self, url: Url, settings: Settings) -> BlockingStateStore:
-        require_driver()
+        target = _target_of(url)
         from pwf_redis.blocking import BlockingRedisStateStore
-        from pwf_redis.target import Target
 
-        return BlockingRedisStateStore.on(Target.of_url(url), settings)
+        return BlockingRedisStateStore.on(target, settings)
 
 
 adapter = _RedisAdapter()

@@ -21,6 +21,7 @@ from pwf_redis.rounds import CONFIRM, Round, ask
 __all__ = [
     "NEEDED",
     "NEEDED_BY_FSYNC",
+    "NEEDED_BY_SENTINELS",
     "NEEDED_BY_STREAMS",
     "DurabilityWarning",
     "Facts",
@@ -44,6 +45,9 @@ NEEDED_BY_STREAMS = ("xgroup", "xreadgroup", "xack", "xautoclaim", "xinfo", "xpe
 
 # And for durability="fsync", unless the server has `appendfsync always`.
 NEEDED_BY_FSYNC = ("waitaof",)
+
+# And where sentinels say which server it is; what goes without it is said there.
+NEEDED_BY_SENTINELS = ("role",)
 
 _UNKNOWN = (0, 0)
 _OLDEST = (6, 2)  # XAUTOCLAIM, exclusive ranges, LPOP with a count

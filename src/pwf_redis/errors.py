@@ -17,7 +17,7 @@ from pwf_core.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["GroupExistsError", "NoGroupError", "NotAllowedError", "translate"]
+__all__ = ["GroupExistsError", "NoGroupError", "NotAllowedError", "translate", "words_of"]
 
 
 class NoGroupError(PwfError):
@@ -70,6 +70,12 @@ _CLASSES: tuple[tuple[type[Exception], type[PwfError], str], ...] = (
 )
 
 
+def words_of(error: Exception) -> str:
+    """Return what an error of the driver says, but for what must not be told."""
+    # Of a command that it does not know, the server repeats the arguments: payloads, say.
+    return str(error).partition(", with args beginning with")[0]
+
+
 def translate(error: Exception, where: str) -> Exception:
     """Return the core's error for one of the driver; any other error as it is.
 
@@ -79,8 +85,7 @@ def translate(error: Exception, where: str) -> Exception:
     """
     if isinstance(error, PwfError | driver.NoScriptError):
         return error
-    # Of a command that it does not know, the server repeats the arguments: payloads, say.
-    text = str(error).partition(", with args beginning with")[0]
+    text = words_of(error)
     if isinstance(error.__context__, ssl.SSLCertVerificationError):
         # It may pass: a server whose certificate has run out gets a new one, and work goes on.
         return StoreUnavailableError(

@@ -51,8 +51,12 @@ def _unwrap(replies: list[Any]) -> list[Any]:
 
 
 def _is_demoted(replies: Sequence[Any]) -> bool:
-    """Whether the server has become a replica: its address may lead to the new master by now."""
-    return any(isinstance(reply, ReadOnlyError | MasterDownError) for reply in replies)
+    """Whether the server has lost its role, or its replicas: a new connection may lead elsewhere."""
+    return any(
+        isinstance(reply, ReadOnlyError | MasterDownError)
+        or (isinstance(reply, ResponseError) and str(reply).startswith("NOREPLICAS"))
+        for reply in replies
+    )
 
 
 def _is_silence(error: Exception) -> bool:
@@ -106,8 +110,12 @@ class Links:
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         self.check_open()
         while self._idle:
+            connection = self._idle.pop()
+            if not self.target.is_current(connection):
+                await connection.disconnect(nowait=True)
+                continue
             try:
-                return await self._talk(self._idle.pop(), commands)
+                return await self._talk(connection, commands)
             except DriverConnectionError:
                 await self._drop_idle()  # they are of the same age
         return await self._talk(self.target.connection(), commands)
@@ -221,6 +229,9 @@ class BlockingLinks:
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         self.check_open()
         while (connection := self._borrow()) is not None:
+            if not self.target.is_current(connection):
+                connection.disconnect()
+                continue
             try:
                 return self._talk(connection, commands)
             except DriverConnectionError:

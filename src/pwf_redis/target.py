@@ -25,7 +25,9 @@ __all__ = [
     "BlockingConnection",
     "Connection",
     "Target",
+    "database",
     "hang_up",
+    "network_arguments",
     "seconds",
     "socket_of",
 ]
@@ -121,6 +123,42 @@ def hang_up(connection: BlockingConnection) -> None:
             socket.socket.shutdown(found, socket.SHUT_RDWR)
 
 
+def database(url: Url, text: str) -> int:
+    """Return the number of the database that *url* has as *text*.
+
+    Raises:
+        ConfigurationError: If it is none.
+    """
+    if not (text or "0").isdecimal():
+        raise ConfigurationError(f"{url}: the path of a Redis URL is a database number.")
+    return int(text or "0")
+
+
+def network_arguments(url: Url, secure: str) -> dict[str, Any]:
+    """Return what the driver's connection classes need for any host that *url* leads to.
+
+    Args:
+        url: Its options.
+        secure: The scheme of URLs whose connections are encrypted.
+
+    Raises:
+        ConfigurationError: If a file cannot be used, or there are any without encryption.
+    """
+    files = TlsFiles.read(url, secure)
+    if url.scheme != secure:
+        return {"socket_keepalive": True}
+    # The driver reads them at each connection, and would take a missing one for an outage.
+    files.load_into(ssl.create_default_context())
+    return {
+        "socket_keepalive": True,
+        "ssl_cert_reqs": "required",
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": files.ca_certs or None,
+        "ssl_certfile": files.certfile or None,
+        "ssl_keyfile": files.keyfile or None,
+    }
+
+
 @attrs.frozen(kw_only=True)
 class Target:
     """One server.
@@ -144,34 +182,24 @@ class Target:
             ConfigurationError: If the URL or an option makes no sense, or a file cannot be used.
         """
         url.refuse_unknown(*OPTIONS)
-        tls = url.scheme == "rediss"
-        database = url.path.strip("/") or "0"
-        if not database.isdecimal():
-            raise ConfigurationError(f"{url}: the path of a Redis URL is a database number.")
-        arguments: dict[str, Any] = {
-            "host": url.host or "localhost",
-            "port": url.port or _PORT,
-            "db": int(database),
-            "username": url.username or None,
-            "password": url.password or None,
-            "socket_keepalive": True,
-        }
-        files = TlsFiles.read(url, "rediss")
-        if tls:
-            # The driver reads them at each connection, and would take a missing one for an outage.
-            files.load_into(ssl.create_default_context())
-            arguments |= {
-                "ssl_cert_reqs": "required",
-                "ssl_check_hostname": True,
-                "ssl_ca_certs": files.ca_certs or None,
-                "ssl_certfile": files.certfile or None,
-                "ssl_keyfile": files.keyfile or None,
-            }
+        if "," in url.host:
+            raise ConfigurationError(
+                f"A URL of {url.scheme}:// has one host. Those of several sentinels begin with "
+                f"{url.scheme}+sentinel://.",
+            )
+        host, port = url.host or "localhost", url.port or _PORT
         return cls(
-            where=f"{arguments['host']}:{arguments['port']}",
+            where=f"{host}:{port}",
             timeout=url.option("timeout", seconds, DEFAULT_TIMEOUT),
-            arguments=arguments,
-            tls=tls,
+            arguments={
+                "host": host,
+                "port": port,
+                "db": database(url, url.path.strip("/")),
+                "username": url.username or None,
+                "password": url.password or None,
+                **network_arguments(url, "rediss"),
+            },
+            tls=url.scheme == "rediss",
         )
 
     @classmethod
@@ -185,18 +213,23 @@ class Target:
     def release(self) -> None:
         """Say that this process does not need the server any more; again is fine."""
 
+    def is_current(self, connection: Connection | BlockingConnection) -> bool:
+        """Whether an idle connection still leads to where a new one would."""
+        return True
+
+    def _kind(self, flavour: Any) -> Any:
+        """Return which of the driver's classes for connections, of one flavour, is wanted."""
+        if "path" in self.arguments:
+            return flavour.UnixDomainSocketConnection
+        return flavour.SSLConnection if self.tls else flavour.Connection
+
     def connection(self) -> Connection:
         """Return a new connection for an event loop; it opens itself when used.
 
         Its own time-outs and retries are off: a round trip has one deadline, and is repeated by
         those who know that it may be.
         """
-        kind: Any = async_driver.Connection
-        if "path" in self.arguments:
-            kind = async_driver.UnixDomainSocketConnection
-        elif self.tls:
-            kind = async_driver.SSLConnection
-        connection = kind(
+        connection = self._kind(async_driver)(
             socket_timeout=None,
             socket_connect_timeout=self.timeout,
             retry=AsyncRetry(NoBackoff(), 0),
@@ -207,12 +240,7 @@ class Target:
 
     def blocking_connection(self) -> BlockingConnection:
         """Return a new connection for threads; it opens itself when used."""
-        kind: Any = driver.Connection
-        if "path" in self.arguments:
-            kind = driver.UnixDomainSocketConnection
-        elif self.tls:
-            kind = driver.SSLConnection
-        connection = kind(
+        connection = self._kind(driver)(
             socket_timeout=self.timeout,
             socket_connect_timeout=self.timeout,
             retry=Retry(NoBackoff(), 0),

@@ -106,6 +106,8 @@ class Ears:
                 await self._say("UNSUBSCRIBE", channel)
 
     async def _subscribe(self, channel: str) -> None:
+        if self._connection is not None and not self._target.is_current(self._connection):
+            await self._connection.disconnect(nowait=True)  # who listens there connects anew
         confirmed = self._confirmed.get(channel)
         if confirmed is None:
             confirmed = self._confirmed[channel] = asyncio.Event()

@@ -221,6 +221,8 @@ class _Listener:
             self._state.to_say.append(("SUBSCRIBE", *self._state.watches))
         silent = False
         while not self._state.is_closed:
+            if not self._target.is_current(connection):
+                raise StoreUnavailableError(f"Redis at {self._target.where} has moved.")
             self._say_all(connection)
             is_late = self._bell.wait(SILENCE, socket_of(connection))
             if self._state.is_doubted:

@@ -63,6 +63,11 @@ MALFORMED = [
     "redis://host?password={}",
     "rediss://ann:{}@host?ca_certs=/nowhere",
     "rediss://ann:{}@host?ssl_cert_reqs=none",
+    "redis+sentinel://ann:{}@host",
+    "redis+sentinel://ann:{}@host,host:port/m",
+    "redis+sentinel://ann:{}@host,host/m/first",
+    "redis+sentinel://ann:{0}@host/m?sentinel_password={0}&nonsense=1",
+    "rediss+sentinel://ann:{0}@host/m?sentinel_password={0}&ca_certs=/nowhere",
     "memory://ann:{}@x/y",
     "embedded://ann:{}@x/y",
     "amqp://ann:{}@host",
@@ -209,6 +214,16 @@ class TestServers:
     @pytest.mark.parametrize("scheme", ["redis", "rediss"])
     def test_that_are_down(self, attempt, closed, scheme):
         assert "cannot be reached" in attempt(f"{scheme}://{closed}/0")
+
+    @pytest.mark.parametrize("scheme", ["redis+sentinel", "rediss+sentinel"])
+    def test_sentinels_that_are_down(self, attempt, closed, scheme):
+        said = attempt(f"{scheme}://{closed}/m?sentinel_password={PASSWORD}")
+        assert "Are they running" in said
+
+    @pytest.mark.parametrize("scheme", ["redis+sentinel", "rediss+sentinel"])
+    def test_sentinels_that_say_nothing(self, attempt, silent, scheme):
+        said = attempt(f"{scheme}://{silent}/m?timeout=0.3&sentinel_password={PASSWORD}")
+        assert "Are they running" in said
 
     @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
     def test_brokers_that_are_down(self, attempt, closed, driver, scheme):

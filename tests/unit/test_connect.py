@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -163,6 +162,15 @@ def test_every_option_is_in_the_tutorial(connect_either: Callable[..., Any], url
     assert [name for name in known if f"`{name}`" not in tutorial] == []
 
 
+def test_plus_is_no_space() -> None:
+    """Not in a scheme, and not in a password."""
+    given = Url.parse("amqp://host?store=redis+sentinel://me:a+b@h1,h2:7/m")
+    store = Url.parse(given.query["store"])
+
+    assert (store.scheme, store.password) == ("redis+sentinel", "a+b")
+    assert str(store) == "redis+sentinel://me:***@h1,h2:7/m"
+
+
 @pytest.mark.parametrize("url", [5, 0, b"redis://me:s3cret@host"])
 def test_url_is_a_string(connect_either: Callable[..., Any], url: Any) -> None:
     """Anything else is refused, and not shown: it may hold a password."""
@@ -177,7 +185,7 @@ def test_missing_adapters_are_installed_by_an_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where there is nothing to choose from, the error says what to install."""
-    monkeypatch.setattr(sys.modules["pwf.connect"], "entry_points", lambda **_: ())
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
     with pytest.raises(ConfigurationError, match=r"pip install 'pubsub-workflow\[redis\]'"):
         connect_either("redis://host")
 

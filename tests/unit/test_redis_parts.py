@@ -50,6 +50,7 @@ from pwf_redis.errors import NoGroupError, NotAllowedError, translate  # noqa: E
 from pwf_redis.links import BlockingLinks, Links  # noqa: E402
 from pwf_redis.rounds import call  # noqa: E402
 from pwf_redis.scripts import EXCHANGE  # noqa: E402
+from pwf_redis.sentinels import SentinelTarget  # noqa: E402
 from pwf_redis.target import Target  # noqa: E402
 
 RULES = Rules(retention_ms=1, dead_retention_ms=2)
@@ -334,6 +335,22 @@ class TestUrl:
         assert target.arguments["password"] == "secret"
         assert "secret" not in repr(target)
 
+    @pytest.mark.parametrize("tail", ["my%20own/3?", "my%20own?db=3&"])
+    def test_says_who_knows_where(self, tail):
+        url = f"rediss+sentinel://me:secret@one,[::1]:7/{tail}timeout=8&sentinel_password=hidden"
+        target = SentinelTarget.of_url(Url.parse(url))
+
+        assert target.where == "my own (sentinels one:26379, ::1:7)"
+        assert (target.sentinels.name, target.timeout, target.tls) == ("my own", 8.0, True)
+        assert target.arguments["db"] == 3
+        assert (target.arguments["username"], target.arguments["password"]) == ("me", "secret")
+        for sentinel in target.sentinels.order:
+            assert (sentinel.timeout, sentinel.tls) == (2.0, True)
+            assert sentinel.arguments["username"] is None
+            assert sentinel.arguments["password"] == "hidden"
+        assert "secret" not in repr(target)
+        assert "hidden" not in repr(target)
+
     def test_has_defaults(self):
         target = Target.of_url(Url.parse("redis://"))
 
@@ -347,6 +364,15 @@ class TestUrl:
             ("redis://host?timeout=soon", "timeout='soon'"),
             ("redis://host?timeout=0", "0.1 to 3600"),
             ("redis://host?ca_certs=/x", "rediss://"),
+            ("redis://one,other:1/0", "redis+sentinel://"),
+            ("redis+sentinel://host", "a master's name"),
+            ("redis+sentinel:///m", "a master's name"),
+            ("redis+sentinel://host,/m", "a master's name"),
+            ("redis+sentinel://one,two:x/m", "a port that is none"),
+            ("redis+sentinel://host/m/first", "database number"),
+            ("redis+sentinel://host/m/1?db=2", "another database"),
+            ("redis+sentinel://host/m?sentinel=x", "Known to redis+sentinel:// are"),
+            ("redis+sentinel://host/m?ca_certs=/x", "rediss+sentinel://"),
         ],
     )
     def test_mistakes_are_named(self, url, says):

@@ -12,6 +12,7 @@ from pwf_rabbit.options import Options
 pytest.importorskip("redis")
 
 from pwf_redis.adapter import adapter as redis
+from pwf_redis.sentinels import SentinelTarget
 from pwf_redis.target import Target
 
 ADAPTERS = {"redis": redis, "rediss": redis, "amqp": rabbit, "amqps": rabbit}
@@ -65,10 +66,12 @@ class TestOptions:
 @pytest.mark.parametrize("kind", ["connection", "blocking_connection"])
 def test_redis_is_verified(kind):
     """Both of the driver's classes, whatever their defaults."""
-    connection = getattr(Target.of_url(Url.parse("rediss://host")), kind)()
+    behind = SentinelTarget.of_url(Url.parse("rediss+sentinel://host/m"))
+    for target in (Target.of_url(Url.parse("rediss://host")), behind, *behind.sentinels.order):
+        connection = getattr(target, kind)()
 
-    assert connection.cert_reqs == ssl.CERT_REQUIRED
-    assert connection.check_hostname is True
+        assert connection.cert_reqs == ssl.CERT_REQUIRED
+        assert connection.check_hostname is True
 
 
 def test_rabbitmq_is_verified():

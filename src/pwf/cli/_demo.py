@@ -76,7 +76,8 @@ def demo(
             url += f"{'&' if '?' in url else '?'}retention={_KEEP}"
         # One name per technology: two of them cannot share a namespace of one Redis.
         where = Url.parse(url)
-        namespace = namespace or where.query.get("namespace") or f"demo-{where.scheme}"
+        technology = where.scheme.replace("+", "-")
+        namespace = namespace or where.query.get("namespace") or f"demo-{technology}"
         client = connect(url, namespace=namespace)
         plan = Plan(
             root=str(root.resolve()),
