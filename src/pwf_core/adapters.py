@@ -6,6 +6,7 @@ URL, takes out what every adapter understands (`Settings`) and hands over the re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -31,6 +32,8 @@ ENTRY_POINTS = "pwf.adapters"
 
 T = TypeVar("T")
 
+_HOSTS = re.compile(r"[^:/?#]*://(?:[^/?#]*@)?([^/?#]*)")  # what follows the last @
+
 
 class Durability(StrEnum):
     """What must be on disk before work counts as accepted."""
@@ -49,8 +52,9 @@ class Url:
     Attributes:
         raw: The URL as given, without its query; holds the password.
         scheme: What comes before "://".
-        host: Or "".
-        port: Or None.
+        host: Or "". Where the URL names several nodes of a cluster, all of them as they stand there,
+            each with its port: "one:5672,two:5672".
+        port: Or None, as it is where there are several.
         path: With its leading slash, or "".
         query: Options that are the adapter's own; of one, the store's URL, the value is a secret.
     """
@@ -74,8 +78,14 @@ class Url:
         """
         if not isinstance(text, str):  # its value is not shown: a password may be in it
             raise ConfigurationError(f"A URL is a string, not {type(text).__name__}. {_FORMS}")
+        hosts = _HOSTS.match(text)
+        several = ""
         try:
-            parts = urlsplit(text)
+            if hosts is not None and "," in hosts[1]:  # urllib knows URLs of one host alone
+                several = hosts[1]
+                parts = urlsplit(text[: hosts.start(1)] + text[hosts.end(1) :])
+            else:
+                parts = urlsplit(text)
             port = parts.port
             pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         except ValueError:
@@ -102,11 +112,11 @@ class Url:
                 "processes. Pass them to connect(), or set PWF_SIGNING_KEYS.",
             )
         return cls(
-            raw=f"{parts.scheme}://{parts.netloc}{parts.path}",
+            raw=f"{parts.scheme}://{parts.netloc}{several}{parts.path}",
             scheme=parts.scheme,
             username=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
-            host=parts.hostname or "",
+            host=several or parts.hostname or "",
             port=port,
             path=parts.path,
             query=query,
