@@ -70,7 +70,7 @@ MALFORMED = [
     "amqp://ann:{}@host?heartbeat=x&store=redis://h",
     "amqp://ann:{}@one,two",
     "amqp://ann:{}@one,,two?store=redis://h",
-    "amqp://ann:{}@one,ann:{}@two?store=redis://h",
+    "amqp://ann:{}@one,ann@two?store=redis://h",
     "amqps://ann:{}@host?certfile=/nowhere&store=redis://h",
     "amqp://host?store=ann:{}@host",
     "amqp://host?store=redis://ann:{}@host/first",
