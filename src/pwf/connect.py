@@ -52,8 +52,9 @@ def connect(
 
     Args:
         url: `memory://`, `memory://name`, `embedded:///folder`, `redis://host:port/db`, or
-            `amqp://user:password@host:port/vhost` with a store; `$PWF_URL` by default. The options
-            below, but for keys, may stand in its query, too: `?namespace=test&retention=1h`.
+            `amqp://user:password@host:port/vhost` with a store; `$PWF_URL` by default. A cluster of
+            RabbitMQ is named by its nodes, `host:port,host:port`. The options below, but for keys,
+            may stand in its query, too: `?namespace=test&retention=1h`.
         store: URL of the state store, for a broker that has none.
         namespace: Keeps deployments apart that share a server: letters, digits, "_" and "-";
             "default" by default.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable
 from enum import StrEnum
@@ -19,6 +20,7 @@ __all__ = ["Driver", "Options"]
 
 _LONGEST = 600
 _PORTS = {"amqp": 5672, "amqps": 5671}
+_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\],]+))(?::(\d{1,5}))?")  # host, or address
 
 
 class Driver(StrEnum):
@@ -33,6 +35,7 @@ class Options:
     """Where the server is, and how to use it.
 
     Attributes:
+        nodes: Host and port of each node of the cluster; most often there is one.
         vhost: The virtual host, "/" unless the URL's path names another.
         tls: Whether the connection is encrypted, and the server's certificate verified.
         files: Whom to trust beside the system's authorities, and our own certificate.
@@ -47,8 +50,7 @@ class Options:
         signer: Signs messages; None where they are not signed.
     """
 
-    host: str = "localhost"
-    port: int = 5672
+    nodes: tuple[tuple[str, int], ...] = (("localhost", 5672),)
     username: str = "guest"
     password: str = attrs.field(default="guest", repr=False)
     vhost: str = "/"
@@ -79,8 +81,7 @@ class Options:
                 "cannot hold with queue=classic. Leave that option out: quorum queues can.",
             )
         found = cls(
-            host=url.host or "localhost",
-            port=url.port or _PORTS[url.scheme],
+            nodes=_nodes(url),
             username=url.username or "guest",
             password=url.password if url.username else "guest",
             vhost=_vhost(url.path),
@@ -97,10 +98,25 @@ class Options:
         return found
 
     @property
+    def host(self) -> str:
+        """The host to connect to: that of the first node."""
+        return self.nodes[0][0]
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+        return self.nodes[0][1]
+
+    @property
     def where(self) -> str:
-        """The server's name, for people; without the password."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        """The names of all nodes, for people; without the password."""
+        return ", ".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.nodes
+        )
+
+    def apart(self) -> list[Options]:
+        """Return the same for each node alone, so that what fails there names that node."""
+        return [attrs.evolve(self, nodes=(node,)) for node in self.nodes]
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return what verifies the server; None where nothing is encrypted.
@@ -116,6 +132,28 @@ class Options:
         context = ssl.create_default_context()
         self.files.load_into(context)
         return context
+
+
+def _nodes(url: Url) -> tuple[tuple[str, int], ...]:
+    usual = _PORTS[url.scheme]
+    if "," not in url.host:
+        if "@" in url.raw.rpartition("@")[0] and "," in url.raw:
+            raise ConfigurationError(
+                "User and password stand once, before the first node: amqp://user:password@one:5672,"
+                "two:5672/vhost. An @ that is part of a password is written %40.",
+            )
+        return ((url.host or "localhost", url.port or usual),)
+    nodes = []
+    for text in url.host.split(","):
+        found = _NODE.fullmatch(text)
+        port = int((found and found[3]) or usual)
+        if found is None or not 0 < port < 65536:  # noqa: PLR2004 -- as many as there are
+            raise ConfigurationError(
+                f"{url}: {text!r} is no node. Nodes are written host:port, an address of IPv6 in "
+                "brackets, with commas and nothing else between them.",
+            )
+        nodes.append((found[1] or found[2], port))
+    return tuple(nodes)
 
 
 def _kind(text: str) -> QueueKind:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import attrs
 
 from pwf_core.commands import Message
-from pwf_core.errors import BrokerUnavailableError, ConfigurationError
+from pwf_core.errors import BrokerUnavailableError, ConfigurationError, PwfError
 from pwf_rabbit.declaring import declare
 from pwf_rabbit.envelopes import Envelope, pack
 from pwf_rabbit.link import Channel, Connect, Link, Sent
@@ -148,7 +149,20 @@ class Outlet:
         sent = [Sent.UNKNOWN] * len(parcels)
         for item, future in futures.items():
             sent[item] = Sent.UNKNOWN if future in late else future.result()
+        if Sent.REFUSED in sent:
+            await self._give_up(channel)
         return sent
+
+    async def _give_up(self, channel: Channel) -> None:
+        """Publish on another channel from now on.
+
+        One that was opened while a quorum queue had no leader may be refused for ever: RabbitMQ
+        3.10 keeps for each channel what it knows of a queue, and goes on by that.
+        """
+        if self._channel is channel:
+            self._channel = None
+            with suppress(PwfError):
+                await channel.close()
 
     def _complain(self, queue: Queue, what: str) -> None:
         if queue.name not in self._complained:  # once in an epoch

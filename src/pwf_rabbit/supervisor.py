@@ -5,6 +5,12 @@ that lasts. When the link is lost, the next one is a new epoch: nothing of the o
 over, neither channels nor what was delivered on them. Between attempts it waits, longer each time
 and by chance, so that a thousand workers do not knock at a restarted server in step.
 
+Where the URL names several nodes of a cluster, one attempt asks each of them in turn and takes the
+first that serves. It begins with the node after the one that was lost, and at the very first with
+any: were that always the first in the list, it would carry everybody's connections. What is left
+of the attempt's deadline is shared out among the nodes still to be asked, so that one which says
+nothing costs its share, and nobody waits longer than for a single server.
+
 Callers never wait for more than one attempt: while the last one has failed, they are told so at
 once, and may come again. Once there has been a link, whatever keeps the next one away counts as
 trouble that may pass: a server that is starting refuses for odd reasons.
@@ -15,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -70,6 +76,8 @@ class Supervisor:
     ) -> None:
         self._connect = connect
         self._options = options
+        self._nodes = options.apart()
+        self._turn = random.randrange(len(self._nodes))  # noqa: S311 -- spreads connections
         self._purpose = purpose
         self._crew = crew
         self._opens = opens
@@ -142,18 +150,36 @@ class Supervisor:
             began = clock()
             try:
                 async with asyncio.timeout(self._options.timeout):
-                    link = await self._open()
+                    link, node = await self._open(began + self._options.timeout)
             except Exception as error:  # noqa: BLE001 -- a supervisor outlives every error
                 self._failed(error)
             else:
-                await self._serve(link)
+                await self._serve(link, node.where)
                 if clock() - began > _STABLE:
                     attempt = 0
             await asyncio.sleep(pause(attempt))
             attempt += 1
 
-    async def _open(self) -> Link:
-        link = await self._connect(self._options, f"pwf {self._purpose}")
+    async def _open(self, deadline: float) -> tuple[Link, Options]:
+        """Return a link, and the node that it goes to; of several, the first that serves."""
+        failures: list[PwfError] = []
+        clock = asyncio.get_running_loop().time
+        for left in range(len(self._nodes), 0, -1):
+            node = self._nodes[self._turn]
+            self._turn = (self._turn + 1) % len(self._nodes)
+            try:
+                async with asyncio.timeout((deadline - clock()) / left):
+                    link = await self._open_at(node)
+            except Exception as error:  # noqa: BLE001 -- another node may serve all the same
+                failures.append(translate(error, node.where, connecting=True))
+            else:
+                for failure in failures:
+                    _log.warning("one node less to %s: %s", self._purpose, failure)
+                return link, node
+        raise _together(failures)
+
+    async def _open_at(self, node: Options) -> Link:
+        link = await self._connect(node, f"pwf {self._purpose}")
         try:
             await self._crew.prepare(link)
         except BaseException:
@@ -161,12 +187,12 @@ class Supervisor:
             raise
         return link
 
-    async def _serve(self, link: Link) -> None:
+    async def _serve(self, link: Link, where: str) -> None:
         self._link, self._failure = link, None
         self._epochs += 1
         self._signal()
         if self._epochs > 1:
-            _log.info("connected to RabbitMQ at %s to %s", self._options.where, self._purpose)
+            _log.info("connected to RabbitMQ at %s to %s", where, self._purpose)
         tending = asyncio.create_task(self._crew.tend(link))
         losing = asyncio.create_task(link.lost.wait())
         try:
@@ -174,9 +200,7 @@ class Supervisor:
             error = tending.exception() if tending.done() else None
             if error is not None and not isinstance(error, PwfError):
                 _log.error("a fault of pwf_rabbit itself", exc_info=error)
-            _log.warning(
-                "lost the connection to RabbitMQ at %s to %s", self._options.where, self._purpose
-            )
+            _log.warning("lost the connection to RabbitMQ at %s to %s", where, self._purpose)
         finally:
             self._link = None
             tending.cancel()
@@ -206,6 +230,15 @@ class Supervisor:
 def pause(attempt: int, chance: Callable[[], float] = random.random) -> float:
     """Return how long to wait after the failed attempt number *attempt* (from 0), in seconds."""
     return float(min(_CAP, _BASE * 2.0 ** min(attempt, 10)) * (0.5 + chance() / 2))
+
+
+def _together(failures: Sequence[PwfError]) -> PwfError:
+    """Return all *failures* as one, which is of the kind that calls for a change, if any is."""
+    first = next((one for one in failures if isinstance(one, ConfigurationError)), failures[0])
+    if len(failures) == 1:
+        return first
+    # Each once, in an order that does not depend on the node that was asked first.
+    return type(first)(" ".join(sorted({str(one) for one in failures})))
 
 
 async def _farewell(link: Link) -> None:

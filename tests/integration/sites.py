@@ -213,7 +213,7 @@ def ctl(server: RabbitServer, *command: str) -> str:
     """Tell the node of *server* something that only its own tool can; it takes a second."""
     program = server.find().with_name("rabbitmqctl")
     done = subprocess.run(
-        [program, "-q", "-n", f"pwf-{server.port}@localhost", *command],
+        [program, "-q", "-n", server.node, *command],
         env=server._environment(),
         check=True,
         timeout=60,

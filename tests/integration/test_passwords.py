@@ -73,6 +73,9 @@ MALFORMED = [
     "amqp://ann:{}@host",
     "amqp://ann:{}@host/a/b?store=redis://h",
     "amqp://ann:{}@host?heartbeat=x&store=redis://h",
+    "amqp://ann:{}@one,two",
+    "amqp://ann:{}@one,,two?store=redis://h",
+    "amqp://ann:{}@one,ann@two?store=redis://h",
     "amqps://ann:{}@host?certfile=/nowhere&store=redis://h",
     "amqp://host?store=ann:{}@host",
     "amqp://host?store=redis://ann:{}@host/first",
@@ -226,8 +229,9 @@ class TestServers:
         assert "Are they running" in said
 
     @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
-    def test_brokers_that_are_down(self, attempt, closed, driver, scheme):
-        attempt(f"{scheme}://{closed}/?{driver}&store=redis://{closed}/0")
+    @pytest.mark.parametrize("others", ["", f",{LOOPBACK}:1"])
+    def test_brokers_that_are_down(self, attempt, closed, driver, scheme, others):
+        attempt(f"{scheme}://{closed}{others}/?{driver}&store=redis://{closed}/0")
 
     @pytest.mark.parametrize("scheme", ["redis", "rediss"])
     def test_that_say_nothing(self, attempt, silent, scheme):

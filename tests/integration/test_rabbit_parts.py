@@ -20,7 +20,7 @@ from pwf_rabbit.lanes import Lane
 from pwf_rabbit.ledger import Ack, Ledger
 from pwf_rabbit.link import Sent
 from pwf_rabbit.options import Driver, Options
-from pwf_rabbit.supervisor import pause
+from pwf_rabbit.supervisor import Supervisor, pause
 from pwf_rabbit.topology import QueueKind, Topology
 
 
@@ -269,6 +269,124 @@ class TestLane:
         asyncio.run(main())
 
 
+class Node:
+    """A link that is lost when the test says so; it needs no crew."""
+
+    def __init__(self, where):
+        self.where = where
+        self.lost = asyncio.Event()
+
+    @property
+    def is_open(self):
+        return not self.lost.is_set()
+
+    async def close(self):
+        self.lost.set()
+
+    async def prepare(self, link):
+        pass
+
+    async def tend(self, link):
+        await link.lost.wait()
+
+
+class TestNodes:
+    """Of several nodes, which is connected to."""
+
+    def supervise(self, connect, query=""):
+        found = options(f"amqp://ann:secret@a:1,b:2,c:3/{query}")
+        return Supervisor(connect, found, "test", Node("crew"))
+
+    def test_the_next_one_follows_the_lost_one(self):
+        async def connect(found, _name):
+            if found.host == "b":
+                raise ConnectionRefusedError("down")
+            return Node(found.host)
+
+        async def main():
+            supervisor = self.supervise(connect)
+            went = []
+            for _ in range(4):
+                link = await supervisor.link()
+                went.append(link.where)
+                link.lost.set()
+            await supervisor.close()
+            return "".join(went)
+
+        assert asyncio.run(main()) in {"acac", "caca"}
+
+    def test_any_is_the_first(self):
+        async def connect(found, _name):
+            return Node(found.host)
+
+        async def first():
+            supervisor = self.supervise(connect)
+            link = await supervisor.link()
+            await supervisor.close()
+            return link.where
+
+        async def main():
+            return {await first() for _ in range(200)}
+
+        assert asyncio.run(main()) == {"a", "b", "c"}
+
+    def test_all_that_fail_are_named(self):
+        asked = []
+
+        async def connect(found, _name):
+            asked.append(found.host)
+            raise ConnectionRefusedError("down")
+
+        async def main():
+            supervisor = self.supervise(connect)
+            with pytest.raises(BrokerUnavailableError) as caught:
+                await supervisor.link()
+            await supervisor.close()
+            return str(caught.value)
+
+        told = asyncio.run(main())
+
+        assert all(f"RabbitMQ at {one} cannot be reached" in told for one in ("a:1", "b:2", "c:3"))
+        assert sorted(asked[:3]) == ["a", "b", "c"]
+        assert "secret" not in told
+
+    def test_one_that_refuses_the_user_is_told_at_start_up(self):
+        """Although another is away, which may pass."""
+
+        async def connect(found, _name):
+            if found.host == "a":
+                raise ConnectionRefusedError("down")
+            raise ConnectionError("ACCESS_REFUSED - who?")
+
+        async def main():
+            supervisor = self.supervise(connect)
+            with pytest.raises(ConfigurationError, match="Check user"):
+                await supervisor.link()
+            await supervisor.close()
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("silent", ["a", "ab", "abc"])
+    def test_those_that_say_nothing_cost_their_share(self, silent):
+        async def connect(found, _name):
+            if found.host in silent:
+                await asyncio.Event().wait()
+            return Node(found.host)
+
+        async def main():
+            supervisor = self.supervise(connect, "?timeout=0.3")
+            began = asyncio.get_running_loop().time()
+            if silent == "abc":
+                with pytest.raises(BrokerUnavailableError, match="did not answer in time"):
+                    await supervisor.link()
+            else:
+                assert (await supervisor.link()).where not in silent
+            assert asyncio.get_running_loop().time() - began < 2
+            await supervisor.close()
+
+        asyncio.run(main())
+
+
 class TestOptions:
     def test_have_defaults(self):
         found = options("amqp://localhost")
@@ -311,6 +429,31 @@ class TestOptions:
     def test_are_refused_with_a_reason(self, query, words):
         with pytest.raises(ConfigurationError, match=words) as caught:
             options(f"amqp://ann:secret@mq/?{query}")
+
+        assert "secret" not in str(caught.value)
+
+    def test_name_several_nodes(self):
+        found = options("amqp://ann:p%40,ss@one:5673,two,[::1]:7/live?driver=pika")
+
+        assert found.nodes == (("one", 5673), ("two", 5672), ("::1", 7))
+        assert (found.username, found.password, found.vhost) == ("ann", "p@,ss", "live")
+        assert found.where == "one:5673, two:5672, [::1]:7"
+        assert [one.where for one in found.apart()] == ["one:5673", "two:5672", "[::1]:7"]
+        assert [one.host for one in found.apart()] == ["one", "two", "::1"]
+
+    @pytest.mark.parametrize(
+        "hosts",
+        ["one,", ",two", "one,,two", "one:0,two", "one:x,two", "one:65536,two", "::1,two", "a b,c"],
+    )
+    def test_refuse_what_is_no_node(self, hosts):
+        with pytest.raises(ConfigurationError, match="is no node") as caught:
+            options(f"amqp://ann:secret@{hosts}/")
+
+        assert "secret" not in str(caught.value)
+
+    def test_have_one_user_for_all_nodes(self):
+        with pytest.raises(ConfigurationError, match="stand once") as caught:
+            options("amqp://ann:secret@one,ann:secret@two/")
 
         assert "secret" not in str(caught.value)
 

@@ -280,6 +280,19 @@ def test_password_is_never_shown() -> None:
     assert str(url) == "amqp://me:***@host:5672/v"
 
 
+@pytest.mark.parametrize(
+    "hosts", ["one:5672,two:5673", "one,two,three", "[::1]:1,[::2]:2", "one,[::1]"]
+)
+def test_url_of_several_nodes_keeps_them(hosts: str) -> None:
+    """As they stand there, for the adapter that knows of clusters; the rest is read as ever."""
+    url = Url.parse(f"amqp://me:s3cret,{hosts}@{hosts}/v?store=x")
+
+    assert (url.host, url.port, url.path) == (hosts, None, "/v")
+    assert (url.username, url.password) == ("me", f"s3cret,{hosts}")
+    assert url.raw == f"amqp://me:s3cret,{hosts}@{hosts}/v"
+    assert str(url) == f"amqp://me:***@{hosts}/v"
+
+
 def test_shared_memory_is_one_backend_for_both_flavours() -> None:
     """`memory://name` is the same for every client of the process, `memory://` is private."""
 

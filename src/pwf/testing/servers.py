@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 
+_COOKIE = ".erlang.cookie"
+
 
 class ServerMissingError(RuntimeError):
     """A server is not installed here.
@@ -326,19 +328,33 @@ class RabbitServer(PrivateServer):
     """A private RabbitMQ node without plugins. It takes about 7 s and 140 MB.
 
     Takes further lines of `rabbitmq.conf`: `RabbitServer("consumer_timeout = 60000")`.
+
+    Args:
+        beside: A node that runs, and is to outlive this one: they become nodes of one cluster.
     """
 
     program = "rabbitmq-server"
     _port_names = ("main", "dist", "epmd")
 
-    def __init__(self, *config: str) -> None:
+    def __init__(self, *config: str, beside: RabbitServer | None = None) -> None:
         super().__init__(*config)
+        self._beside = beside
         self._epmd: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """The URL that AMQP clients understand."""
         return f"amqp://guest:guest@{LOOPBACK}:{self.port}/"
+
+    @property
+    def _mapper(self) -> int:
+        """The port of the port mapper; a cluster has one."""
+        return self._ports["epmd"] if self._beside is None else self._beside._mapper  # noqa: SLF001 -- of its own kind
+
+    @property
+    def node(self) -> str:
+        """Its name among nodes, and for `rabbitmqctl -n`."""
+        return f"pwf-{self.port}@localhost"
 
     @classmethod
     def find(cls) -> Path:
@@ -368,10 +384,18 @@ class RabbitServer(PrivateServer):
             "log.file = false",
         ]
         server = self.find()
+        if self._beside is not None:
+            first = self._beside
+            lines += [
+                "cluster_formation.peer_discovery_backend = classic_config",
+                f"cluster_formation.classic_config.nodes.1 = {first.node}",
+            ]
+            # Nodes let in who has their cookie; a node makes its own if there is none.
+            shutil.copy(first.folder / _COOKIE, self.folder / _COOKIE)
         self._write("rabbitmq.conf", *lines, *self._config)
         self._write("enabled_plugins", "[].")
         env = self._environment()
-        if self._epmd is None:
+        if self._epmd is None and self._beside is None:
             # Erlang's port mapper in the foreground and so in the guard's group. The node finds it
             # there; left to itself it would start one as a daemon, which outlives everything.
             self._epmd = self._spawn(_find_epmd(), "-address", LOOPBACK, env=env)
@@ -382,7 +406,7 @@ class RabbitServer(PrivateServer):
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "ERL_"))}
         return inherited | {
             "HOME": str(folder),  # for the Erlang cookie
-            "RABBITMQ_NODENAME": f"pwf-{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_MNESIA_BASE": str(folder / "db"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
@@ -390,7 +414,7 @@ class RabbitServer(PrivateServer):
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_DIST_PORT": str(self._ports["dist"]),
-            "ERL_EPMD_PORT": str(self._ports["epmd"]),
+            "ERL_EPMD_PORT": str(self._mapper),
             "ERL_EPMD_ADDRESS": LOOPBACK,
             "RABBITMQ_SERVER_START_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             # One scheduler that does not spin: kind to the machine that runs the tests.
