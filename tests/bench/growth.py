@@ -153,6 +153,12 @@ class Site:
         info = await self.server.info("memory")
         return int(info["used_memory_dataset"])
 
+    async def log_is_written(self) -> None:
+        """Wait until Redis has done with rewriting its log, which another process does meanwhile."""
+        async with asyncio.timeout(_LONG):
+            while (await self.server.info("persistence"))["aof_rewrite_in_progress"]:
+                await asyncio.sleep(0.1)
+
     async def written(self) -> int:
         """Return the bytes of Redis's log."""
         return int((await self.server.info("persistence"))["aof_current_size"])
@@ -199,6 +205,7 @@ async def waiting_runs(sizes: Sequence[int]) -> AsyncIterator[Point]:
                 count = min(size - there, 10_000)
                 await site.timed([publish(wait, "")] * count)
                 there += count
+            await site.log_is_written()
             note = (
                 f"{(await site.memory() - empty) / size:,.0f} bytes a waiting run" if size else ""
             )
