@@ -156,7 +156,7 @@ class Site:
     async def log_is_written(self) -> None:
         """Wait until Redis has done with rewriting its log, which another process does meanwhile."""
         async with asyncio.timeout(_LONG):
-            while (await self.server.info("persistence"))["aof_rewrite_in_progress"]:
+            while (await self.server.info("persistence"))["aof_rewrite_in_progress"]:  # noqa: ASYNC110 -- it tells nobody
                 await asyncio.sleep(0.1)
 
     async def written(self) -> int:
