@@ -128,8 +128,12 @@ def _over(
         above / below if above is not None and below else None,
         target,
         more_is_better,
-        f"{above:,.4g} ÷ {below:,.4g} ({reference})" if above is not None and below else "",
+        f"{_shown(above)} ÷ {_shown(below)} ({reference})" if above is not None and below else "",
     )
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def fallen(now: Results, recorded: Results) -> list[str]:
