@@ -125,7 +125,8 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def growth(session: nox.Session) -> None:
     """Measure how speed and memory change as work grows, up to a million runs: `-- --shrink 10`."""
-    prepare_bench(session)
+    install_servers(session)
+    install(session, extras="all")
     session.run("python", "-m", "tests.bench.growth", *session.posargs)
 
 

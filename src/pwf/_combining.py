@@ -11,11 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
+from pwf._requests import BATCH
 from pwf_core.commands import Command, Reply
 
-__all__ = ["BATCH", "Combiner"]
-
-BATCH = 128  # commands per round trip: past that a script call only gets longer, not cheaper
+__all__ = ["Combiner"]
 
 _Asked: TypeAlias = tuple[Command, asyncio.Future[Reply]]
 

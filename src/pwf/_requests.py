@@ -28,6 +28,7 @@ from pwf_core.names import check_name
 from pwf_core.views import DeadLetter, Outcome, RunView, Status
 
 __all__ = [
+    "BATCH",
     "check_listing",
     "check_run_id",
     "make_cancel",
@@ -42,6 +43,8 @@ __all__ = [
     "seconds",
     "value_of",
 ]
+
+BATCH = 128  # commands per round trip: past that a script call only gets longer, not cheaper
 
 # Of a key or a run id: enough for a few UUIDs or a URL, and short beside what a run holds anyway.
 MAX_KEY = 1024

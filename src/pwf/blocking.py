@@ -32,8 +32,6 @@ __all__ = ["BlockingClient", "BlockingRun"]
 
 T = TypeVar("T")
 
-_BATCH = 128  # as in the async twin
-
 
 @attrs.frozen
 class BlockingRun:
@@ -216,8 +214,8 @@ class BlockingClient:
 
     def _apply(self, commands: Sequence[Command]) -> list[Reply]:
         replies: list[Reply] = []
-        for first in range(0, len(commands), _BATCH):
-            send = functools.partial(self._send, commands[first : first + _BATCH])
+        for first in range(0, len(commands), requests.BATCH):
+            send = functools.partial(self._send, commands[first : first + requests.BATCH])
             replies += patiently_blocking(send)
         return replies
 

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, overload
 import attrs
 
 from pwf import _requests as requests
-from pwf._combining import BATCH, Combiner
+from pwf._combining import Combiner
 from pwf._patience import patiently
 from pwf._waiting import Effect, Listen, Look, Pause, Wait, wait_for_end
 from pwf_core.capabilities import Capabilities
@@ -320,12 +320,12 @@ class Client:
         return reply is Answer.DONE
 
     async def _apply(self, commands: Sequence[Command]) -> list[Reply]:
-        if len(commands) <= BATCH:
+        if len(commands) <= requests.BATCH:
             return await patiently(functools.partial(self.port.apply, commands))
         replies: list[Reply] = []
-        for first in range(0, len(commands), 2 * BATCH):
+        for first in range(0, len(commands), 2 * requests.BATCH):
             # Two at a time: while the server works on one, the other is encoded.
-            middle, last = first + BATCH, first + 2 * BATCH
+            middle, last = first + requests.BATCH, first + 2 * requests.BATCH
             parts = (commands[first:middle], commands[middle:last])
             asking = (self._apply(part) for part in parts if part)
             for found in await asyncio.gather(*asking, return_exceptions=True):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from pwf import Service, connect, publish
-from pwf._combining import BATCH, Combiner
+from pwf._combining import Combiner
+from pwf._requests import BATCH
 from pwf_core.commands import Answer, Command, Emit, Reply
 from pwf_core.errors import UnavailableError
 from pwf_core.ids import RunId
