@@ -28,7 +28,7 @@ from pwf import (
     publish,
     result,
 )
-from pwf.testing.servers import RabbitServer
+from pwf.testing.servers import LOOPBACK, PrivateServer, RabbitServer, RedisServer
 from pwf_core.testing.shims import unblocked_client, unblocked_worker
 from pwf_rabbit.topology import Topology
 
@@ -37,10 +37,12 @@ __all__ = [
     "LIMIT",
     "Flavour",
     "Pair",
+    "Replicated",
     "Work",
     "ctl",
     "eventually",
     "fresh_name",
+    "held_and_lost",
     "paired",
     "until",
     "with_options",
@@ -221,3 +223,41 @@ def ctl(server: RabbitServer, *command: str) -> str:
         text=True,
     )
     return done.stdout
+
+
+@attrs.define
+class Replicated:
+    """A Redis and its replica."""
+
+    master: RedisServer
+    replica: RedisServer
+
+    def ask(self, server: PrivateServer, *command: str | int) -> Any:
+        """Tell one of the servers something."""
+        from redis import Redis
+
+        with Redis(LOOPBACK, server.port) as admin:
+            return admin.execute_command(*command)
+
+    def replicated(self) -> None:
+        """Wait until the replica has everything."""
+        from redis import Redis
+
+        with Redis(LOOPBACK, self.master.port) as admin:
+            admin.set("fence", "1")
+            assert admin.wait(1, int(LIMIT * 1000)) == 1
+
+    def part(self) -> None:
+        """Keep the replica, as such, from hearing more."""
+        self.ask(self.replica, "REPLICAOF", LOOPBACK, 1)
+
+
+async def held_and_lost(client: Any, work: Work, servers: Replicated) -> tuple[list[Any], Any]:
+    """Return three runs that the replica knows, under way, and one that it has not heard of."""
+    held = await client.start_many([publish("work.hold") for _ in range(3)])
+    await eventually(lambda: len(work.held) == 3)
+    await asyncio.to_thread(servers.replicated)
+    servers.part()
+    lost = await client.start(publish("work.chain", 1))
+    assert await lost.result(timeout=LIMIT) == "done"
+    return held, lost

@@ -14,15 +14,16 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import attrs
 import pytest
 from tests.chaos.proxy import Proxy
 from tests.integration.sites import (
     LIMIT,
     Flavour,
+    Replicated,
     Work,
     eventually,
     fresh_name,
+    held_and_lost,
     paired,
     until,
     works,
@@ -34,37 +35,16 @@ from pwf.testing.servers import LOOPBACK, RedisServer
 redis = pytest.importorskip("redis")
 
 
-@attrs.define
-class Servers:
+class Servers(Replicated):
     """A master and its replica."""
-
-    master: RedisServer
-    replica: RedisServer
-
-    def admin(self, server: RedisServer) -> Any:
-        """Return an operator of one of them."""
-        return redis.Redis.from_url(server.url)
 
     def promote(self) -> None:
         """Make the replica a master."""
-        with self.admin(self.replica) as admin:
-            admin.replicaof("NO", "ONE")
+        self.ask(self.replica, "REPLICAOF", "NO", "ONE")
 
     def demote(self) -> None:
         """Make the master a replica of the other."""
-        with self.admin(self.master) as admin:
-            admin.replicaof(LOOPBACK, self.replica.port)
-
-    def part(self) -> None:
-        """Keep the replica, as such, from hearing more."""
-        with self.admin(self.replica) as admin:
-            admin.replicaof(LOOPBACK, 1)
-
-    def replicated(self) -> None:
-        """Wait until the replica has everything."""
-        with self.admin(self.master) as admin:
-            admin.set("fence", "1")
-            assert admin.wait(1, int(LIMIT * 1000)) == 1
+        self.ask(self.master, "REPLICAOF", LOOPBACK, self.replica.port)
 
 
 @pytest.fixture
@@ -111,12 +91,7 @@ def test_master_dies(
             flavour.worker(client, work.service, lease=timedelta(minutes=1)) as worker,
         ):
             await works(client)
-            held = await client.start_many([publish("work.hold") for _ in range(3)])
-            await eventually(lambda: len(work.held) == 3)
-            await asyncio.to_thread(servers.replicated)
-            servers.part()
-            lost = await client.start(publish("work.chain", 1))
-            assert await lost.result(timeout=LIMIT) == "done"
+            held, lost = await held_and_lost(client, work, servers)
             servers.master.kill()
             proxy.upstream = (LOOPBACK, servers.replica.port)
             caplog.clear()

@@ -19,9 +19,11 @@ from tests.integration.certificates import Authority
 from tests.integration.sites import (
     LIMIT,
     Flavour,
+    Replicated,
     Work,
     eventually,
     fresh_name,
+    held_and_lost,
     paired,
     until,
     with_options,
@@ -70,11 +72,9 @@ def url_of(*ports: int, path: str = f"/{NAME}/0", scheme: str = "redis+sentinel"
 
 
 @attrs.define
-class Site:
+class Site(Replicated):
     """A master, its replica, and three sentinels."""
 
-    master: RedisServer
-    replica: RedisServer
     sentinels: list[SentinelServer]
 
     @property
@@ -82,26 +82,11 @@ class Site:
         """What clients connect to."""
         return url_of(*(one.port for one in self.sentinels))
 
-    def ask(self, server: RedisServer, *command: str | int) -> Any:
-        """Tell one of the servers something."""
-        with redis.Redis(port=server.port) as admin:
-            return admin.execute_command(*command)
-
     def knows_all(self, sentinel: SentinelServer) -> bool:
         """Whether a sentinel could act."""
         with redis.Redis(port=sentinel.port) as admin:
             found = admin.sentinel_master(NAME)
         return bool(found["num-other-sentinels"] == 2 and found["num-slaves"] == 1)
-
-    def replicated(self) -> None:
-        """Wait until the replica has everything."""
-        with redis.Redis(port=self.master.port) as admin:
-            admin.set("fence", "1")
-            assert admin.wait(1, int(LIMIT * 1000)) == 1
-
-    def part(self) -> None:
-        """Keep the replica from hearing more."""
-        self.ask(self.replica, "REPLICAOF", LOOPBACK, 1)
 
     def is_master(self, server: RedisServer) -> bool:
         """Whether a server has that role."""
@@ -170,12 +155,7 @@ def test_master_dies(flavour: Flavour, url: str, site: Site, work: Work) -> None
             flavour.worker(client, work.service, lease=timedelta(minutes=1)) as worker,
         ):
             await works(client)
-            held = await client.start_many([publish("work.hold") for _ in range(3)])
-            await eventually(lambda: len(work.held) == 3)
-            await asyncio.to_thread(site.replicated)
-            site.part()
-            lost = await client.start(publish("work.chain", 1))
-            assert await lost.result(timeout=LIMIT) == "done"
+            held, lost = await held_and_lost(client, work, site)
             waiting = [asyncio.create_task(run.result(timeout=LIMIT)) for run in held]
             site.master.kill()
 
