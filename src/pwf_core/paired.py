@@ -17,18 +17,18 @@ The logic below is sans-IO; `Paired` and `BlockingPaired` only perform it.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TypeAlias
 
 import attrs
 from msgspec import Struct
 
 from pwf_core.capabilities import Capabilities
-from pwf_core.commands import Answer, Claim, Command, Drop, Granted, Message, Reply, Settle
+from pwf_core.commands import Answer, Command, Drop, Granted, Message, Reply, Settle
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError
-from pwf_core.ids import ClaimId, RunId, session_of, worker_of
+from pwf_core.ids import RunId, session_of, worker_of
+from pwf_core.inboxes import Inbox, Inboxes
 from pwf_core.ports import (
     Applied,
     BlockingBroker,
@@ -53,7 +53,6 @@ __all__ = [
     "BlockingPaired",
     "Drain",
     "Effect",
-    "Inboxes",
     "Paired",
     "Publish",
     "Purge",
@@ -119,102 +118,6 @@ class Reject(Struct, frozen=True):
 Effect: TypeAlias = Apply | Publish | Receive | Drain | Purge | Ack | Reject
 
 
-@attrs.define
-class _Held:
-    """A delivery, until each of its messages has been answered."""
-
-    delivery: Delivery
-    unanswered: int
-
-
-@attrs.define
-class _Claims:
-    """What one lane of a worker asks for; asked again with the same claim id until it is answered."""
-
-    claim_id: ClaimId
-    messages: list[tuple[Message, _Held]]
-
-
-@attrs.define
-class _Inbox:
-    """What one worker has received and the store has not answered.
-
-    A delivery may name more calls than there is room for. The rest waits here, unclaimed, and is
-    the worker's own: several of them may share one `Paired`.
-
-    Attributes:
-        waiting: Messages that there was no room for.
-        asked: Claims that may have been sent, by lane.
-        unsent: What the broker could not be given; it goes out with the next exchange, long before
-            the outbox's timer.
-        users: Exchanges under way.
-    """
-
-    waiting: deque[tuple[Message, _Held]] = attrs.field(factory=deque)
-    asked: dict[str, _Claims] = attrs.field(factory=dict)
-    unsent: list[Message] = attrs.field(factory=list)
-    users: int = 0
-
-    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Add what was received; return what is none of ours."""
-        for delivery in deliveries:
-            held = _Held(delivery, len(delivery.messages))
-            self.waiting.extend((message, held) for message in delivery.messages)
-        return [delivery for delivery in deliveries if delivery.problem]
-
-    def ask(self, take: Take) -> list[Command]:
-        """Return claims for as many messages as there is room for."""
-        asked = self.asked.get(session_of(take.claim_id))
-        if asked is None:
-            room = min(take.limit, len(self.waiting))
-            if not room:
-                return []
-            asked = _Claims(take.claim_id, [self.waiting.popleft() for _ in range(room)])
-            self.asked[session_of(take.claim_id)] = asked
-        # A copy that was delivered twice is claimed once: the same claim would be granted again.
-        messages = dict.fromkeys(message for message, _ in asked.messages)
-        return [
-            Claim(
-                run_id=message.run_id,
-                call_id=message.call_id,
-                generation=message.generation,
-                claim_id=asked.claim_id,
-                lease_ms=take.lease_ms,
-                suspects=take.suspects,
-            )
-            for message in messages
-        ]
-
-    def answered(self, session: str) -> list[Delivery]:
-        """Take note that a lane's claims are answered; return the deliveries that are done with."""
-        done = []
-        asked = self.asked.pop(session, None)
-        for _, held in asked.messages if asked is not None else ():
-            held.unanswered -= 1
-            if not held.unanswered:
-                done.append(held.delivery)
-        return done
-
-
-class Inboxes(defaultdict[str, _Inbox]):
-    """By worker: several may share one backend. Each lane of one makes one exchange at a time."""
-
-    def __init__(self) -> None:
-        super().__init__(_Inbox)
-
-    @contextmanager
-    def use(self, worker: str) -> Iterator[_Inbox]:
-        """Give out a worker's inbox, and forget it once nobody uses it and there is nothing in it."""
-        inbox = self[worker]
-        inbox.users += 1
-        try:
-            yield inbox
-        finally:
-            inbox.users -= 1
-            if not (inbox.users or inbox.waiting or inbox.asked or inbox.unsent):
-                del self[worker]
-
-
 def apply_steps(commands: Sequence[Command]) -> Steps[Effect, list[Reply]]:
     """Apply *commands*, and publish what follows; see `Backend.apply`."""
     applied: Applied = yield Apply(commands)
@@ -240,7 +143,7 @@ def exchange_steps(
 def _exchange(
     commands: Sequence[Command],
     take: Take,
-    inbox: _Inbox,
+    inbox: Inbox,
 ) -> Steps[Effect, Exchanged]:
     applied: Applied = yield Apply(commands, sweep=SWEEP)
     problems: list[str] = []

@@ -24,11 +24,11 @@ from pwf_core.decisions import Decision
 from pwf_core.engine import Engine, RunningCall
 from pwf_core.errors import BrokerUnavailableError, StoreUnavailableError, UnavailableError
 from pwf_core.ids import CallId
+from pwf_core.inboxes import Inboxes
 from pwf_core.names import service_of
 from pwf_core.paired import (
     Ack,
     Apply,
-    Inboxes,
     Publish,
     Receive,
     Reject,
