@@ -52,8 +52,12 @@ _LONGEST = timedelta.max.total_seconds()
 _JOINS_NAMED = 3  # in the reason of a stalled run; more would bury the first
 
 
-def make_start(first: Publish, key: str | None, run_id: RunId | None = None) -> Start:
+def make_start(
+    first: Publish, key: str | None, run_id: RunId | None = None, *, partitions: int = 1
+) -> Start:
     """Return the command that starts a run with *first*, by a new id if none is given.
+
+    *partitions* are those of the backend, see `Capabilities`.
 
     Raises:
         DirectiveError: If *first* is no `publish(...)`, or *key* cannot be a key.
@@ -62,7 +66,7 @@ def make_start(first: Publish, key: str | None, run_id: RunId | None = None) -> 
         raise DirectiveError(f"start() takes a publish(...) value, not {first!r}.")
     if key is not None:
         _check_text(key, "A key")
-    run_id = run_id or new_run_id()
+    run_id = run_id or new_run_id(key or "", partitions)
     call = new_call(root_call_id(run_id, first.address), first)
     fingerprint = ""
     if key:
@@ -213,8 +217,10 @@ def value_of(run_id: RunId, outcome: Outcome, type_: Any) -> Any:
     return values.decode(data, type_, f"Result of run {run_id}")
 
 
-def make_starts(firsts: Iterable[Publish], keys: Iterable[str] | None) -> list[Start]:
-    """Return the commands that start a run with each of *firsts*.
+def make_starts(
+    firsts: Iterable[Publish], keys: Iterable[str] | None, *, partitions: int = 1
+) -> list[Start]:
+    """Return the commands that start a run with each of *firsts*; see `make_start`.
 
     Raises:
         DirectiveError: If one is no `publish(...)`, or there is not one key per start.
@@ -223,7 +229,10 @@ def make_starts(firsts: Iterable[Publish], keys: Iterable[str] | None) -> list[S
     names: list[str | None] = [None] * len(calls) if keys is None else _listed(keys, "keys")
     if len(names) != len(calls):
         raise DirectiveError(f"start_many() got {len(calls)} starts and {len(names)} keys.")
-    return [make_start(first, key) for first, key in zip(calls, names, strict=True)]
+    return [
+        make_start(first, key, partitions=partitions)
+        for first, key in zip(calls, names, strict=True)
+    ]
 
 
 def _listed(found: Iterable[object], what: str) -> list[Any]:

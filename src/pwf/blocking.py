@@ -162,7 +162,7 @@ class BlockingClient:
         keys: Iterable[str] | None = None,
     ) -> list[BlockingRun]:
         """See `Client.start_many`."""
-        starts = requests.make_starts(firsts, keys)
+        starts = requests.make_starts(firsts, keys, partitions=self.port.capabilities.partitions)
         replies = self._apply(starts)
         return [
             self.run(requests.read_started(start, reply))

@@ -225,7 +225,7 @@ class Client:
                 lets its time-out (10 seconds unless the URL says otherwise) pass twice. Without a
                 key, nobody knows whether the run was started. With one, start it again.
         """
-        start = requests.make_start(first, key)
+        start = requests.make_start(first, key, partitions=self.port.capabilities.partitions)
         return self.run(requests.read_started(start, await self._combiner.ask(start)))
 
     async def start_many(
@@ -244,7 +244,7 @@ class Client:
             StoreFullError: If the backend has no room; some may have been started.
             UnavailableError: As for `start`.
         """
-        starts = requests.make_starts(firsts, keys)
+        starts = requests.make_starts(firsts, keys, partitions=self.port.capabilities.partitions)
         replies = await self._apply(starts)
         return [
             self.run(requests.read_started(start, reply))

@@ -16,8 +16,10 @@ class Capabilities:
         durable: Whether what it acknowledged survives the end of this process.
         shared: Whether other processes can join in the work.
         fused: Whether commit, publish and ack are one atomic step.
-        ordered: Whether one service's calls are delivered in the order of their commits, as long
-            as one worker takes them and nothing is redelivered.
+        ordered: Whether one service's calls are delivered in the order of their commits, and timers
+            moved on in that of their due times, as long as one worker does and nothing is redelivered.
+        partitions: Among how many places runs are spread; known once it is open. The id of a run
+            says which: `pwf_core.ids.placed`, and `home_of` for a run with a key.
     """
 
     technology: str
@@ -25,3 +27,4 @@ class Capabilities:
     shared: bool = False
     fused: bool = False
     ordered: bool = True
+    partitions: int = 1

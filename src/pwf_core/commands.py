@@ -56,6 +56,7 @@ class Answer(Enum):
     STALE = "stale"  # an older copy of the call, or one that is not to run now
     DEFERRED = "deferred"  # it was lost with its workers before: it will come again, alone
     REFUSED = "refused"  # the state does not allow it (an event that has happened, say)
+    AWAY = "away"  # where its run is cannot be reached: nothing is known, and it may be asked again
 
 
 class Start(Struct, frozen=True):

@@ -126,6 +126,8 @@ class Engine:
     _open: int = attrs.field(default=0, init=False)  # of those running, how many are not concluded
     _under_way: dict[int, Exchange] = attrs.field(factory=dict, init=False)  # by lane
     _concluded: list[tuple[Command, RunningCall | None]] = attrs.field(factory=list, init=False)
+    # Commands that did not get through, to go out with whatever is next.
+    _away: list[tuple[Command, RunningCall | None]] = attrs.field(factory=list, init=False)
     _held: list[Granted] = attrs.field(factory=list, init=False)
     _exchanges: int = attrs.field(default=0, init=False)
 
@@ -145,7 +147,8 @@ class Engine:
     @property
     def is_done(self) -> bool:
         """Whether nothing is in hand."""
-        return not (self.running or self._concluded or self._held or self._under_way)
+        in_hand = (self.running, self._concluded, self._away, self._held, self._under_way)
+        return not any(in_hand)
 
     @property
     def may_overlap(self) -> bool:
@@ -163,9 +166,13 @@ class Engine:
         if refused is not None:
             del self._under_way[refused.lane]
             self._concluded[:0] = zip(refused.commands, refused.calls, strict=True)
+        # Those that do not get through hold up no others: they go beside as many as there are.
+        all_of_them = refused is not None or bool(self._away)
+        self._concluded[:0] = self._away
+        self._away.clear()
         self._exchanges += 1
         lane = next(number for number in range(self.lanes) if number not in self._under_way)
-        concluded = self._next_commands(all_of_them=refused is not None)
+        concluded = self._next_commands(all_of_them=all_of_them)
         take = Take(
             services=self.services,
             limit=min(self.room, math.ceil((self.concurrency + self.ahead) / self.lanes)),
@@ -205,8 +212,11 @@ class Engine:
         """Take note of what an exchange came to, and return the calls to start."""
         del self._under_way[exchange.lane]
         started = []
-        for call, answer in zip(exchange.calls, reply.replies, strict=True):
-            if call is not None:
+        asked = zip(exchange.commands, exchange.calls, reply.replies, strict=True)
+        for command, call, answer in asked:
+            if answer is Answer.AWAY:
+                self._away.append((command, call))
+            elif call is not None:
                 self._proceed(call, call.steps.send, answer)
                 if call.invoke is not None:  # it has all its results now
                     started.append(call)
@@ -215,7 +225,7 @@ class Engine:
                 self.raised(call, HandBackError("the worker is leaving"))
             started = []
         held: list[Granted] = []
-        if exchange.frees:
+        if exchange.frees and not self._away:
             held, self._held = self._held, held
         for grant in [*held, *self._one_suspect(reply.grants)]:
             if self._has(grant):
@@ -269,7 +279,9 @@ class Engine:
         lost = []
         for renew, answer in zip(sent, replies, strict=True):
             call = self.running.get((renew.run_id, renew.call_id))
-            if answer is Answer.DONE or call is None or call.grant.claim_id != renew.claim_id:
+            if answer in {Answer.DONE, Answer.AWAY}:
+                continue
+            if call is None or call.grant.claim_id != renew.claim_id:
                 continue
             if call.invoke is None:
                 continue  # concluded: its own answer tells

@@ -7,6 +7,7 @@ moves no id of another.
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from typing import NewType
 
@@ -17,6 +18,9 @@ __all__ = [
     "claim_id_of",
     "derive_call_id",
     "fraction",
+    "home_of",
+    "place_in",
+    "placed",
     "root_call_id",
     "session_of",
     "worker_of",
@@ -26,6 +30,7 @@ RunId = NewType("RunId", str)
 CallId = NewType("CallId", str)
 ClaimId = NewType("ClaimId", str)
 
+_PLACED = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]{0,3})")
 _BYTES = 16  # 128 bits: a collision among 10^15 calls has a chance of about 10^-9
 
 
@@ -46,6 +51,24 @@ def derive_call_id(parent: str, kind: str, address: str, ordinal: int) -> CallId
 def root_call_id(run_id: RunId, address: str) -> CallId:
     """Return the id of a run's first call."""
     return derive_call_id(run_id, "root", address, 0)
+
+
+def home_of(text: str, partitions: int) -> int:
+    """Return which of so many partitions a key's run is in; any text, in fact."""
+    digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % partitions
+
+
+def placed(run_id: RunId, partition: int) -> RunId:
+    """Return *run_id*, of 32 hex digits, so that it says in which partition the run is."""
+    found = _PLACED.fullmatch(run_id)
+    return RunId(f"{found[1] if found else run_id}-{partition}")
+
+
+def place_in(run_id: RunId) -> int | None:
+    """Return the partition that `placed` has put into a run's id; None if it says none."""
+    found = _PLACED.fullmatch(run_id)
+    return int(found[2]) if found else None
 
 
 def claim_id_of(worker: str, lane: int, number: int) -> ClaimId:

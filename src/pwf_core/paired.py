@@ -377,5 +377,6 @@ def _both(broker: Capabilities, store: Capabilities) -> Capabilities:
         durable=broker.durable and store.durable,
         shared=broker.shared and store.shared,
         fused=False,
-        ordered=broker.ordered,
+        ordered=broker.ordered and store.ordered,
+        partitions=store.partitions,
     )

@@ -73,11 +73,11 @@ class Exchanged(Struct, frozen=True):
     """What an exchange came to.
 
     Attributes:
-        replies: One per command, in order.
+        replies: One per command, in order; `AWAY` where only some of the servers were reached.
         grants: Calls to run now, at most as many as asked for.
         next_due_ms: How long until the earliest known timer is due; None without one.
-        problem: What did not work, for people: commands were applied, but a broker is away, so
-            that nothing new comes, or goes, through it. "" if all worked.
+        problem: What did not work, for people: a broker is away, so that nothing new comes, or goes,
+            through it; or one of several servers. "" if all worked.
     """
 
     replies: list[Reply]
@@ -134,7 +134,7 @@ class Leases(Protocol):
     """
 
     def renew(self, renewals: Sequence[Renew]) -> list[Reply]:
-        """Apply *renewals*.
+        """Apply *renewals*; `AWAY` for those whose server, of several, cannot be reached.
 
         Raises:
             UnavailableError: For the whole batch; send it again.

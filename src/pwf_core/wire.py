@@ -28,11 +28,12 @@ VERSION = 1
 SIGNED = 2
 
 _Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]  # "$" would let a line break through
+_RunId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}(-[0-9]{1,4})?\Z")]  # see ids.placed
 _Generation = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class _Entry(msgspec.Struct, array_like=True):
-    run_id: _Id
+    run_id: _RunId
     call_id: _Id
     generation: _Generation
     address: Annotated[str, Meta(min_length=3, max_length=201)]

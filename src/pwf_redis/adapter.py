@@ -1,6 +1,7 @@
 """The Redis adapter behind `redis://host:port/db` and `rediss://…`.
 
-And behind `redis+sentinel://host:port,host:port/name/db` and `rediss+sentinel://…`, see `sentinels`.
+And behind `redis+sentinel://host:port,host:port/name/db`, see `sentinels`, and
+`redis+cluster://host:port,host:port`, see `cluster`; encrypted with `rediss+…`.
 Options in the URL: `timeout=` (seconds until a server that does not answer counts as away, 10 unless
 said), and for TLS those of `pwf_core.tls`. The server's certificate is always checked.
 """
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pwf_core.adapters import Settings, Url
-from pwf_core.errors import ConfigurationError
+from pwf_core.errors import ConfigurationError, UnsupportedError
 from pwf_core.ports import (
     Backend,
     BlockingBackend,
@@ -50,10 +51,26 @@ def require_driver(extra: str = "redis") -> None:
 
 def _target_of(url: Url) -> Target:
     require_driver()
-    from pwf_redis.sentinels import SentinelTarget
+    if url.scheme.endswith("+sentinel"):
+        from pwf_redis.sentinels import SentinelTarget
+
+        return SentinelTarget.of_url(url)
+    if url.scheme.endswith("+cluster"):
+        from pwf_redis.cluster import ClusterTarget
+
+        return ClusterTarget.of_url(url)
     from pwf_redis.target import Target
 
-    return (SentinelTarget if url.scheme.endswith("+sentinel") else Target).of_url(url)
+    return Target.of_url(url)
+
+
+def _target_of_streams(url: Url) -> Target:
+    if url.scheme.endswith("+cluster"):
+        raise UnsupportedError(
+            "Redis Streams as a mere broker lie in one slot, so a cluster would be of no use. As a "
+            f"backend, {url} needs nothing beside it: leave store= out."
+        )
+    return _target_of(url)
 
 
 @attrs.frozen
@@ -65,7 +82,7 @@ class _RedisAdapter:
         return RedisBackend.on(target, settings)
 
     def broker(self, url: Url, settings: Settings) -> Broker:
-        target = _target_of(url)
+        target = _target_of_streams(url)
         from pwf_redis.streams import RedisStreamsBroker
 
         return RedisStreamsBroker.on(target, settings)
@@ -83,7 +100,7 @@ class _RedisAdapter:
         return BlockingRedisBackend.on(target, settings)
 
     def blocking_broker(self, url: Url, settings: Settings) -> BlockingBroker:
-        target = _target_of(url)
+        target = _target_of_streams(url)
         from pwf_redis.streams import BlockingRedisStreamsBroker
 
         return BlockingRedisStreamsBroker.on(target, settings)

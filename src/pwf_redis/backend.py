@@ -27,22 +27,29 @@ from pwf_core.views import DeadLetter, RunView
 from pwf_redis.client import Client, operations_for
 from pwf_redis.leases import RedisLeases
 from pwf_redis.operations import Operations
+from pwf_redis.partitions import Partitions
 from pwf_redis.target import Target
 
-__all__ = ["CAPABILITIES", "WHY_UNSIGNED", "RedisBackend"]
+__all__ = ["WHY_UNSIGNED", "RedisBackend", "capabilities_of"]
 
-CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True, fused=True)
+_CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True, fused=True)
 WHY_UNSIGNED = (
     "Messages never leave Redis here, and whoever can write to it can write to the state itself, so "
     "a signature would protect nothing."
 )
 
 
+def capabilities_of(operations: Operations | Partitions) -> Capabilities:
+    """Return what a backend with these can do."""
+    partitions = operations.partitions
+    return attrs.evolve(_CAPABILITIES, partitions=partitions, ordered=partitions == 1)
+
+
 @attrs.define
 class RedisBackend:
     """A backend on one Redis server; made by `pwf_redis.adapter`."""
 
-    operations: Operations
+    operations: Operations | Partitions
     _client: Client
 
     @classmethod
@@ -54,12 +61,12 @@ class RedisBackend:
         """
         settings.refuse_signing(WHY_UNSIGNED)
         operations = operations_for(target, settings)
-        return cls(operations, Client(target, operations.open))
+        return cls(operations, Client(target, operations.open, operations.rung))
 
     @property
     def capabilities(self) -> Capabilities:
         """Durable, shared and fused."""
-        return CAPABILITIES
+        return capabilities_of(self.operations)
 
     async def open(self) -> None:
         """See `Backend.open`."""
@@ -79,9 +86,10 @@ class RedisBackend:
 
     async def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Backend.idle`."""
-        tokens = [self.operations.keys.wake(service) for service in services]
         await self._client.wait_for_work(
-            lambda: self.operations.has_work(services), tokens, timeout
+            lambda: self.operations.has_work(services),
+            lambda: self.operations.bells(services),
+            timeout,
         )
 
     async def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
@@ -90,7 +98,7 @@ class RedisBackend:
 
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """See `Backend.watch`."""
-        return self._client.watch(self.operations.keys.done(run_id))
+        return self._client.watch(*self.operations.channel(run_id))
 
     def leases(self) -> RedisLeases:
         """See `Backend.leases`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import attrs
 
@@ -18,11 +18,14 @@ from pwf_core.ports import Applied, BlockingWatch, Exchanged, Take
 from pwf_core.steps import Steps, drive
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis import backend, store
+from pwf_redis.bells import BlockingBells, Tokens
 from pwf_redis.client import LOOK_AGAIN, WAITING, operations_for
-from pwf_redis.leases import RedisLeases
+from pwf_redis.cluster import ClusterTarget
+from pwf_redis.cluster_links import BlockingClusterLinks
+from pwf_redis.leases import RedisLeases, blocking_links_to
 from pwf_redis.links import BlockingLinks
 from pwf_redis.operations import Operations
-from pwf_redis.rounds import Round
+from pwf_redis.partitions import Partitions
 from pwf_redis.target import Target
 from pwf_redis.watching_blocking import BlockingEars
 
@@ -33,20 +36,23 @@ T = TypeVar("T")
 
 @attrs.define
 class BlockingClient:
-    """A server as seen from threads. Opens itself when first used."""
+    """A server, or a cluster, as seen from threads. Opens itself when first used."""
 
     target: Target
-    _opening: Callable[[], Steps[Round, None]]  # what to do first
-    _links: BlockingLinks = attrs.field(init=False)
-    _waiting: BlockingLinks = attrs.field(init=False)  # so that who waits blocks nobody
-    _ears: BlockingEars = attrs.field(init=False)
+    _opening: Callable[[], Steps[Any, None]]  # what to do first
+    _rung: Callable[[int], None]  # told in which slot a token has come
+    _links: BlockingLinks | BlockingClusterLinks = attrs.field(init=False)
+    # Of their own, so that who waits blocks nobody.
+    _waiting: BlockingLinks | BlockingClusterLinks = attrs.field(init=False)
+    _bells: BlockingBells = attrs.field(init=False)
+    _ears: dict[int, BlockingEars] = attrs.field(factory=dict, init=False)  # as in `Client`
     _is_open: bool = attrs.field(default=False, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._links = BlockingLinks(self.target)
-        self._waiting = BlockingLinks(self.target, most=WAITING)
-        self._ears = BlockingEars(self.target)
+        self._links = blocking_links_to(self.target)
+        self._waiting = blocking_links_to(self.target, most=WAITING)
+        self._bells = BlockingBells(self._waiting, self._rung)
 
     def open(self) -> None:
         """Connect and check the server; again, it checks again."""
@@ -54,35 +60,40 @@ class BlockingClient:
         self._is_closed = False
         self._links.open()
         self._waiting.open()
-        drive(self._opening(), self._perform)
+        drive(self._opening(), self._links.perform)
         self._is_open = True
 
     def close(self) -> None:
         """Let go of all connections."""
         self._is_closed, self._is_open = True, False
         self._waiting.close()
+        self._bells.close()
         self._links.close()
-        self._ears.close()  # who is told to look must find the links closed
+        for ears in tuple(self._ears.values()):
+            ears.close()  # who is told to look must find the links closed
         self.target.release()
 
-    def run(self, steps: Steps[Round, T]) -> T:
+    def run(self, steps: Steps[Any, T]) -> T:
         """Perform an operation."""
         if not self._is_open and not self._is_closed:
             self.open()
-        return drive(steps, self._perform)
+        return drive(steps, self._links.perform)
 
-    def _perform(self, effect: Round) -> object:
-        return self._links.ask(effect.commands)
-
-    def watch(self, channel: str) -> AbstractContextManager[BlockingWatch]:
-        """Listen for the end of a run."""
+    def watch(self, slot: int, channel: str) -> AbstractContextManager[BlockingWatch]:
+        """See `Client.watch`."""
         self._links.check_open()
-        return self._ears.watch(channel)
+        target = self.target
+        if isinstance(target, ClusterTarget):
+            target = target.place(slot)
+        else:
+            slot = 0
+        ears = self._ears.get(slot) or self._ears.setdefault(slot, BlockingEars(target))
+        return ears.watch(channel)
 
     def wait_for_work(
         self,
-        look: Callable[[], Steps[Round, bool]],
-        tokens: Sequence[str],
+        look: Callable[[], Steps[Any, bool]],
+        tokens: Callable[[], Tokens],
         timeout: float,
     ) -> None:
         """See `Client.wait_for_work`."""
@@ -91,9 +102,7 @@ class BlockingClient:
         self._links.check_open()
         try:
             while not self.run(look()) and (left := deadline - time.monotonic()) > 0:
-                seconds = max(min(left, longest), 0.001)
-                (token,) = self._waiting.ask([("BLPOP", *tokens, seconds)])
-                if token is not None:
+                if self._bells.wait(tokens(), min(left, longest)):
                     return
         except StoreUnavailableError:
             if not self._is_closed:
@@ -104,19 +113,19 @@ class BlockingClient:
 class BlockingRedisStateStore:
     """Blocking twin of `RedisStateStore`."""
 
-    operations: Operations
+    operations: Operations | Partitions
     _client: BlockingClient
 
     @classmethod
     def on(cls, target: Target, settings: Settings) -> Self:
         """Return a store on a server."""
         operations = operations_for(target, settings)
-        return cls(operations, BlockingClient(target, operations.open))
+        return cls(operations, BlockingClient(target, operations.open, operations.rung))
 
     @property
     def capabilities(self) -> Capabilities:
         """Durable and shared."""
-        return store.CAPABILITIES
+        return store.capabilities_of(self.operations)
 
     def open(self) -> None:
         """See `StateStore.open`."""
@@ -136,7 +145,7 @@ class BlockingRedisStateStore:
 
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `StateStore.watch`."""
-        return self._client.watch(self.operations.keys.done(run_id))
+        return self._client.watch(*self.operations.channel(run_id))
 
     def leases(self) -> RedisLeases:
         """See `StateStore.leases`."""
@@ -155,7 +164,7 @@ class BlockingRedisStateStore:
 class BlockingRedisBackend:
     """Blocking twin of `RedisBackend`."""
 
-    operations: Operations
+    operations: Operations | Partitions
     _client: BlockingClient
 
     @classmethod
@@ -167,12 +176,12 @@ class BlockingRedisBackend:
         """
         settings.refuse_signing(backend.WHY_UNSIGNED)
         operations = operations_for(target, settings)
-        return cls(operations, BlockingClient(target, operations.open))
+        return cls(operations, BlockingClient(target, operations.open, operations.rung))
 
     @property
     def capabilities(self) -> Capabilities:
         """Durable, shared and fused."""
-        return backend.CAPABILITIES
+        return backend.capabilities_of(self.operations)
 
     def open(self) -> None:
         """See `Backend.open`."""
@@ -192,8 +201,11 @@ class BlockingRedisBackend:
 
     def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Backend.idle`."""
-        tokens = [self.operations.keys.wake(service) for service in services]
-        self._client.wait_for_work(lambda: self.operations.has_work(services), tokens, timeout)
+        self._client.wait_for_work(
+            lambda: self.operations.has_work(services),
+            lambda: self.operations.bells(services),
+            timeout,
+        )
 
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""
@@ -201,7 +213,7 @@ class BlockingRedisBackend:
 
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]:
         """See `Backend.watch`."""
-        return self._client.watch(self.operations.keys.done(run_id))
+        return self._client.watch(*self.operations.channel(run_id))
 
     def leases(self) -> RedisLeases:
         """See `Backend.leases`."""

@@ -15,19 +15,17 @@ from pwf_core.adapters import Durability
 from pwf_core.errors import ConfigurationError, PwfError
 from pwf_core.steps import Steps
 from pwf_redis.errors import NotAllowedError
-from pwf_redis.keys import Keys
 from pwf_redis.rounds import CONFIRM, Round, ask
 
 __all__ = [
     "NEEDED",
+    "NEEDED_BY_CLUSTERS",
     "NEEDED_BY_FSYNC",
     "NEEDED_BY_SENTINELS",
     "NEEDED_BY_STREAMS",
     "DurabilityWarning",
     "Facts",
     "check",
-    "check_format",
-    "other_format",
 ]
 
 logger = logging.getLogger("pwf_redis")
@@ -49,12 +47,13 @@ NEEDED_BY_FSYNC = ("waitaof",)
 # And where sentinels say which server it is; what goes without it is said there.
 NEEDED_BY_SENTINELS = ("role",)
 
+# And where the nodes of a cluster say which of them has what.
+NEEDED_BY_CLUSTERS = ("cluster|slots",)
+
 _UNKNOWN = (0, 0)
 _OLDEST = (6, 2)  # XAUTOCLAIM, exclusive ranges, LPOP with a count
 _FLAGS = (7, 0)  # `#!lua flags=…`
 _WAITAOF = (7, 2)
-# What stands in `format`: the layout's version, and who may write it.
-_FORMATS = {False: "1 fused", True: "1 paired"}
 
 
 class DurabilityWarning(UserWarning):
@@ -186,39 +185,3 @@ def _check_waiting(facts: Facts) -> Steps[Round, None]:
             f"durability='fsync' needs `appendfsync always`, or the command WAITAOF; at {facts.where} "
             f"neither is to be had. {error}",
         ) from error
-
-
-def check_format(facts: Facts, keys: Keys, *, paired: bool) -> Steps[Round, None]:
-    """Make sure that everybody who uses a namespace means the same by it.
-
-    Args:
-        facts: The server.
-        keys: The namespace.
-        paired: Whether a message broker of its own carries the messages.
-
-    Raises:
-        ConfigurationError: If it is used otherwise, or by a later version of pwf.
-    """
-    ours = _FORMATS[paired]
-    yield from ask("SET", keys.format, ours, "NX")
-    found = yield from ask("GET", keys.format)
-    text = found.decode(errors="replace") if isinstance(found, bytes) else ours
-    if text != ours:
-        raise other_format(facts, keys, text, paired=paired)
-
-
-def other_format(facts: Facts, keys: Keys, text: str, *, paired: bool) -> ConfigurationError:
-    """Return what to tell those who find *text* where their own format should be."""
-    if text == _FORMATS[not paired]:
-        other, this = ("on its own", "with a message broker")
-        if not paired:
-            other, this = this, other
-        return ConfigurationError(
-            f"Namespace {keys.prefix} of Redis at {facts.where} is used by workers that run Redis "
-            f"{other}; running it {this} needs another namespace, because neither would see the "
-            "other's messages.",
-        )
-    return ConfigurationError(
-        f"Namespace {keys.prefix} of Redis at {facts.where} is stored in format {text!r}, which "
-        f"this version of pwf does not know (it writes {_FORMATS[paired]!r}). Upgrade it.",
-    )

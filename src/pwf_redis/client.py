@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -13,11 +13,14 @@ from pwf_core.adapters import Settings
 from pwf_core.errors import StoreUnavailableError
 from pwf_core.ports import Watch
 from pwf_core.steps import Steps, drive_async
+from pwf_redis.bells import Bells, Tokens
 from pwf_redis.checks import Facts
+from pwf_redis.cluster import ClusterTarget
+from pwf_redis.cluster_links import ClusterLinks
 from pwf_redis.keys import Keys
-from pwf_redis.links import Links
+from pwf_redis.links import MOST, Links
 from pwf_redis.operations import Operations
-from pwf_redis.rounds import Round
+from pwf_redis.partitions import Partitions
 from pwf_redis.target import Target
 from pwf_redis.watching import Ears
 
@@ -31,28 +34,38 @@ LOOK_AGAIN = 2.0
 WAITING = 64  # idle workers of one process that may wait at a time; each holds a connection
 
 
-def operations_for(target: Target, settings: Settings) -> Operations:
+def operations_for(target: Target, settings: Settings) -> Operations | Partitions:
     """Return what can be asked of *target* in the namespace of *settings*."""
     facts = Facts(where=target.where, durability=settings.durability)
+    if isinstance(target, ClusterTarget):
+        return Partitions(settings.namespace, settings.rules, facts, target.partitions)
     return Operations(Keys(settings.namespace), settings.rules, facts)
+
+
+def _links_to(target: Target, most: int = MOST) -> Links | ClusterLinks:
+    if isinstance(target, ClusterTarget):
+        return ClusterLinks(target, most)
+    return Links(target, most)
 
 
 @attrs.define
 class Client:
-    """A server as seen from an event loop. Opens itself when first used."""
+    """A server, or a cluster, as seen from an event loop. Opens itself when first used."""
 
     target: Target
-    _opening: Callable[[], Steps[Round, None]]  # what to do first
-    _links: Links = attrs.field(init=False)
-    _waiting: Links = attrs.field(init=False)  # of their own, so that who waits blocks nobody
-    _ears: Ears = attrs.field(init=False)
+    _opening: Callable[[], Steps[Any, None]]  # what to do first
+    _rung: Callable[[int], None]  # told in which slot a token has come
+    _links: Links | ClusterLinks = attrs.field(init=False)
+    _waiting: Links | ClusterLinks = attrs.field(init=False)  # so that who waits blocks nobody
+    _bells: Bells = attrs.field(init=False)
+    _ears: dict[int, Ears] = attrs.field(factory=dict, init=False)  # by slot; 0 is all of a server
     _is_open: bool = attrs.field(default=False, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._links = Links(self.target)
-        self._waiting = Links(self.target, most=WAITING)
-        self._ears = Ears(self.target)
+        self._links = _links_to(self.target)
+        self._waiting = _links_to(self.target, most=WAITING)
+        self._bells = Bells(self._waiting, self._rung)
 
     async def open(self) -> None:
         """Connect and check the server; again, it checks again."""
@@ -60,42 +73,48 @@ class Client:
         self._is_closed = False
         self._links.open()
         self._waiting.open()
-        await drive_async(self._opening(), self._perform)
+        await drive_async(self._opening(), self._links.perform)
         self._is_open = True
 
     async def close(self) -> None:
         """Let go of all connections."""
         self._is_closed, self._is_open = True, False
         await self._waiting.close()
+        self._bells.close()
         await self._links.close()
-        await self._ears.close()  # who is told to look must find the links closed
+        for ears in tuple(self._ears.values()):
+            await ears.close()  # who is told to look must find the links closed
         self.target.release()
 
-    async def run(self, steps: Steps[Round, T]) -> T:
+    async def run(self, steps: Steps[Any, T]) -> T:
         """Perform an operation."""
         if not self._is_open and not self._is_closed:
             await self.open()
-        return await drive_async(steps, self._perform)
+        return await drive_async(steps, self._links.perform)
 
-    async def _perform(self, effect: Round) -> object:
-        return await self._links.ask(effect.commands)
-
-    def watch(self, channel: str) -> AbstractAsyncContextManager[Watch]:
-        """Listen for the end of a run."""
+    def watch(self, slot: int, channel: str) -> AbstractAsyncContextManager[Watch]:
+        """Listen for the end of a run, where its state is: there, news come before any later answer."""
         self._links.check_open()
-        return self._ears.watch(channel)
+        target = self.target
+        if isinstance(target, ClusterTarget):
+            target = target.place(slot)
+        else:
+            slot = 0
+        if slot not in self._ears:
+            self._ears[slot] = Ears(target)
+        return self._ears[slot].watch(channel)
 
     async def wait_for_work(
         self,
-        look: Callable[[], Steps[Round, bool]],
-        tokens: Sequence[str],
+        look: Callable[[], Steps[Any, bool]],
+        tokens: Callable[[], Tokens],
         timeout: float,
     ) -> None:
         """Wait until there may be work, or *timeout* is over.
 
         Args:
             look: Says whether there is work now.
-            tokens: Lists, one of which has something once there is.
+            tokens: Returns lists, one of which has something once there is.
             timeout: In seconds.
         """
         # The server is asked to answer well before its silence would count as a fault.
@@ -105,9 +124,7 @@ class Client:
         self._links.check_open()
         try:
             while not await self.run(look()) and (left := deadline - now()) > 0:
-                seconds = max(min(left, longest), 0.001)  # Redis takes 0 for "for ever"
-                (token,) = await self._waiting.ask([("BLPOP", *tokens, seconds)])
-                if token is not None:
+                if await self._bells.wait(tokens(), min(left, longest)):
                     return
         except StoreUnavailableError:
             if not self._is_closed:

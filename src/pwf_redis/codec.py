@@ -100,6 +100,7 @@ class Refused(Struct, frozen=True):
 def encode_request(
     commands: Sequence[Command],
     rules: Rules,
+    format_: str,
     *,
     sweep: int,
     take: Take | None = None,
@@ -109,6 +110,7 @@ def encode_request(
     arguments = [b""]
     values: list[object] = [
         now_ms,
+        format_,
         rules.paired,
         rules.retention_ms,
         rules.dead_retention_ms,

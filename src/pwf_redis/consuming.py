@@ -205,6 +205,13 @@ class Consuming:
         self.served.clear()
         self._last_look.clear()
 
+    def bells(self, services: Sequence[str]) -> dict[int, list[str]]:
+        """Return by slot where tokens come, for one idle consumer each."""
+        return {self.keys.slot: [self.keys.ready(service) for service in services]}
+
+    def rung(self, slot: int) -> None:
+        """Take note of a token."""
+
     def has_work(self, services: Sequence[str]) -> Steps[Round, bool]:
         """Say whether a message waits, whatever the tokens say: they can get lost."""
         return bool((yield from self._call(WAITING, (GROUP, *services))))

@@ -43,13 +43,14 @@ _WORDS: tuple[tuple[str, type[PwfError], str], ...] = (
     ("BUSY ", StoreUnavailableError, "is busy with a script"),
     ("READONLY", StoreUnavailableError, "is a replica and takes no writes; a failover is going on"),
     ("UNBLOCKED", StoreUnavailableError, "has become a replica; a failover is going on"),
-    ("MASTERDOWN", StoreUnavailableError, "is a replica without its master"),
     ("NOREPLICAS", StoreUnavailableError, "has too few replicas to take writes"),
-    ("CLUSTERDOWN", StoreUnavailableError, "is part of a cluster that is down"),
-    ("TRYAGAIN", StoreUnavailableError, "is moving the slot to another node"),
+    (
+        "This instance has cluster support disabled",
+        ConfigurationError,
+        "is no node of a cluster: connect to redis://…",
+    ),
     ("NOGROUP", NoGroupError, "has no such group"),
     ("BUSYGROUP", GroupExistsError, "has that group"),
-    ("MOVED", ConfigurationError, "is a cluster's node, and the slot lies on another one"),
 )
 
 _UNREACHABLE = "cannot be reached"
@@ -62,6 +63,11 @@ _CLASSES: tuple[tuple[type[Exception], type[PwfError], str], ...] = (
     (driver.OutOfMemoryError, StoreFullError, "is full (maxmemory)"),
     (driver.NoPermissionError, NotAllowedError, "does not allow this user to do what pwf needs"),
     (driver.ReadOnlyError, StoreUnavailableError, "is a replica and takes no writes"),
+    (driver.MasterDownError, StoreUnavailableError, "is a replica without its master"),
+    (driver.ClusterDownError, StoreUnavailableError, "is part of a cluster that is down"),
+    (driver.TryAgainError, StoreUnavailableError, "is moving the slot to another node"),
+    (driver.MovedError, ConfigurationError, "is a node of a cluster: connect to redis+cluster://…"),
+    (driver.AskError, StoreUnavailableError, "is moving the slot to another node"),
     (driver.ConnectionError, StoreUnavailableError, _UNREACHABLE),
     (driver.TimeoutError, StoreUnavailableError, "did not answer in time"),
     (TimeoutError, StoreUnavailableError, "did not answer in time"),

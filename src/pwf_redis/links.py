@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 from hiredis import pack_command
@@ -26,28 +26,38 @@ from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from pwf_core.errors import StoreClosedError, StoreUnavailableError
 from pwf_redis.errors import translate
-from pwf_redis.rounds import Command
+from pwf_redis.rounds import Command, Round
 from pwf_redis.target import BlockingConnection, Connection, Target, hang_up
 
-__all__ = ["BlockingLinks", "Links"]
+__all__ = ["MOST", "BlockingLinks", "Links", "closed", "raise_as_ours", "unwrap"]
 
 # In C; redis-py's own for asyncio is not.
 _pack: Callable[[Command], bytes] = pack_command  # type: ignore[assignment]  # takes longer tuples than it says
 
 # More than this many round trips at a time wait for each other. Batches, not connections, bring
 # speed, and a server's connections are shared by all.
-_MOST = 16
+MOST = 16
 
 
-def _closed(target: Target) -> StoreClosedError:
+def closed(target: Target) -> StoreClosedError:
+    """Return what is raised from now on."""
     return StoreClosedError(f"The connection to Redis at {target.where} has been closed.")
 
 
-def _unwrap(replies: list[Any]) -> list[Any]:
+def unwrap(replies: list[Any], where: str) -> list[Any]:
+    """Return *replies* if none of them is an error, else raise the first one as ours."""
     for reply in replies:
         if isinstance(reply, ResponseError):
-            raise reply
+            raise_as_ours(reply, where)
     return replies
+
+
+def raise_as_ours(error: Exception, where: str) -> NoReturn:
+    """Raise the core's error for one of the driver."""
+    raised = translate(error, where)
+    if raised is error:
+        raise error
+    raise raised from error
 
 
 def _is_demoted(replies: Sequence[Any]) -> bool:
@@ -74,7 +84,7 @@ class Links:
     """
 
     target: Target
-    most: int = _MOST
+    most: int = MOST
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
     _room: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(0), init=False)
     _idle: list[Connection] = attrs.field(factory=list, init=False)
@@ -92,20 +102,29 @@ class Links:
             UnavailableError: If the server does not answer.
             PwfError: If one of the replies is an error.
         """
+        return unwrap(await self.ask_each(commands), self.target.where)
+
+    async def ask_at(self, slot: int, commands: Sequence[Command]) -> list[Any]:
+        """Do the same in a slot, all of which are at this server."""
+        return await self.ask(commands)
+
+    async def perform(self, effect: Round) -> list[Any]:
+        """Make a round trip."""
+        return await self.ask(effect.commands)
+
+    async def ask_each(self, commands: Sequence[Command]) -> list[Any]:
+        """Do the same, but return those replies that are errors, too, as the driver's."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._room = loop, asyncio.Semaphore(self.most)
             self._idle.clear()
         try:
             async with asyncio.timeout(self.target.timeout), self._room:
-                return _unwrap(await self._ask(commands))
-        except Exception as error:
+                return await self._ask(commands)
+        except Exception as error:  # noqa: BLE001 -- raised again
             if _is_silence(error):
                 await self._drop_idle()  # perhaps nobody hears them either
-            raised = translate(error, self.target.where)
-            if raised is error:
-                raise
-            raise raised from error
+            raise_as_ours(error, self.target.where)
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         self.check_open()
@@ -123,7 +142,7 @@ class Links:
     def check_open(self) -> None:
         """Raise if this has been closed."""
         if self._is_closed:
-            raise _closed(self.target)
+            raise closed(self.target)
 
     async def _talk(
         self,
@@ -185,7 +204,7 @@ class BlockingLinks:
     """
 
     target: Target
-    most: int = _MOST
+    most: int = MOST
     _process: int = attrs.field(factory=os.getpid, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _room: threading.Semaphore = attrs.field(
@@ -202,20 +221,29 @@ class BlockingLinks:
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """See `Links.ask`."""
+        return unwrap(self.ask_each(commands), self.target.where)
+
+    def ask_at(self, slot: int, commands: Sequence[Command]) -> list[Any]:
+        """See `Links.ask_at`."""
+        return self.ask(commands)
+
+    def perform(self, effect: Round) -> list[Any]:
+        """Make a round trip."""
+        return self.ask(effect.commands)
+
+    def ask_each(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Links.ask_each`."""
         self._notice_fork()
         if not self._room.acquire(timeout=self.target.timeout):
             raise StoreUnavailableError(
                 f"Redis at {self.target.where} keeps all {self.most} connections waiting.",
             )
         try:
-            return _unwrap(self._ask(commands))
-        except Exception as error:
+            return self._ask(commands)
+        except Exception as error:  # noqa: BLE001 -- raised again
             if _is_silence(error):
                 self._drop_idle()  # perhaps nobody hears them either
-            raised = translate(error, self.target.where)
-            if raised is error:
-                raise
-            raise raised from error
+            raise_as_ours(error, self.target.where)
         finally:
             self._room.release()
 
@@ -241,7 +269,7 @@ class BlockingLinks:
     def check_open(self) -> None:
         """Raise if this has been closed."""
         if self._is_closed:
-            raise _closed(self.target)
+            raise closed(self.target)
 
     def _borrow(self) -> BlockingConnection | None:
         with self._lock:

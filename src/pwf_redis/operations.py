@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from pwf_core.commands import Answer, Command, Drop, Reply
+from pwf_core.commands import Answer, Command, Drop, Renew, Reply
 from pwf_core.errors import PwfError, StoreFullError
 from pwf_core.ids import CallId, RunId
 from pwf_core.paired import PURGED, SWEEP
@@ -23,9 +23,10 @@ from pwf_core.strangers import Strangers
 from pwf_core.texts import printable
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis import codec, records
-from pwf_redis.checks import Facts, check, check_format, other_format
+from pwf_redis.checks import Facts, check
 from pwf_redis.codec import Done, Refused
 from pwf_redis.keys import UNDECODABLE_MAX, Keys, parse_member
+from pwf_redis.layout import Layout, check_format, other_format
 from pwf_redis.rounds import Command as RedisCommand
 from pwf_redis.rounds import Round, ask, call
 from pwf_redis.scripts import DRAIN, EXCHANGE, READ, Script
@@ -49,12 +50,16 @@ class Operations:
         rules: The deployment's settings.
         facts: What the start-up check found out about the server.
         now_ms: The time to go by; 0 for the server's clock. Tests set theirs.
+        layout: What is believed of the namespace.
     """
 
     keys: Keys
     rules: Rules
     facts: Facts
     now_ms: int = 0
+    layout: Layout = attrs.field(
+        default=attrs.Factory(lambda self: Layout(self.rules.paired), takes_self=True), init=False
+    )
     _strangers: Strangers = attrs.field(
         default=attrs.Factory(
             lambda self: Strangers(logger, f"the list {self.keys.undecodable}"), takes_self=True
@@ -64,8 +69,12 @@ class Operations:
 
     def open(self) -> Steps[Round, None]:
         """Check that the server can carry the promises."""
+        yield from self.check()
+        yield from check_format(self.facts.where, self.keys, paired=self.rules.paired)
+
+    def check(self) -> Steps[Round, None]:
+        """Check the server, and nothing of the namespace."""
         yield from check(self.facts)
-        yield from check_format(self.facts, self.keys, paired=self.rules.paired)
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -73,6 +82,11 @@ class Operations:
         """See `StateStore.apply`."""
         done = yield from self._exchange(commands, sweep, None)
         return Applied(done.replies, done.enqueued, done.next_due_ms)
+
+    def renew(self, renewals: Sequence[Renew]) -> Steps[Round, list[Reply]]:
+        """See `Leases.renew`."""
+        done = yield from self._exchange(renewals, 0, None)
+        return done.replies
 
     def exchange(self, commands: Sequence[Command], take: Take) -> Steps[Round, Exchanged]:
         """See `Backend.exchange`."""
@@ -133,6 +147,7 @@ class Operations:
         arguments = codec.encode_request(
             commands,
             self.rules,
+            self.layout.text,
             sweep=sweep,
             take=take,
             now_ms=self.now_ms,
@@ -140,7 +155,7 @@ class Operations:
         reply = yield from self._call(script, arguments)
         if reply[0] == codec.OTHER_FORMAT:
             text = reply[1].decode(errors="replace")
-            raise other_format(self.facts, self.keys, text, paired=self.rules.paired)
+            raise other_format(self.facts.where, self.keys, text, paired=self.rules.paired)
         return codec.decode_reply(reply, commands, take)
 
     def _call(self, script: Script, arguments: Sequence[bytes]) -> Steps[Round, Any]:
@@ -176,6 +191,12 @@ class Operations:
             records.view_of(run_id, reply) if reply else None
             for run_id, reply in zip(run_ids, replies, strict=True)
         ]
+
+    def runs_of(self, keys: Sequence[str]) -> Steps[Round, list[tuple[RunId, str] | None]]:
+        """Return run and fingerprint of each user's key; None for one that is not known."""
+        found = yield Round([("GET", self.keys.key(key)) for key in keys])
+        pairs = [one.decode().partition(":") if one is not None else None for one in found]
+        return [(RunId(pair[0]), pair[2]) if pair is not None else None for pair in pairs]
 
     def dead_letters(self, service: str | None, limit: int) -> Steps[Round, list[DeadLetter]]:
         """See `Backend.dead_letters`."""
@@ -230,6 +251,22 @@ class Operations:
         return (yield from self._drop(waiting))
 
     # -- queues (fused) -------------------------------------------------------------------------
+
+    def bells(self, services: Sequence[str]) -> dict[int, list[str]]:
+        """Return by slot where tokens come, for one idle worker each."""
+        return {self.keys.slot: [self.keys.wake(service) for service in services]}
+
+    def rung(self, slot: int) -> None:
+        """Take note of a token."""
+
+    def channel(self, run_id: RunId) -> tuple[int, str]:
+        """Return slot and channel where it is told how a run has ended."""
+        return self.keys.slot, self.keys.done(run_id)
+
+    @property
+    def partitions(self) -> int:
+        """See `Capabilities`."""
+        return self.layout.size
 
     def has_work(self, services: Sequence[str]) -> Steps[Round, bool]:
         """Say whether a message waits, whatever the tokens say: they can get lost."""

@@ -5,8 +5,9 @@ The generator says what to send and is sent the replies; who waits for them is t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from msgspec import Struct
 from redis.exceptions import NoScriptError
@@ -16,7 +17,9 @@ from pwf_core.steps import Steps
 from pwf_redis.keys import Keys
 from pwf_redis.scripts import Script
 
-__all__ = ["CONFIRM", "Command", "Round", "ask", "call"]
+__all__ = ["CONFIRM", "Command", "Round", "Spread", "ask", "call", "together"]
+
+T = TypeVar("T")
 
 Command: TypeAlias = tuple[str | bytes | int | float, ...]
 """A command's name and arguments."""
@@ -30,6 +33,46 @@ class Round(Struct, frozen=True):
     """One round trip: send these, and send back their replies."""
 
     commands: Sequence[Command]
+
+
+class Spread(Struct, frozen=True):
+    """Round trips to make at the same time, by the slot of a cluster that each is for.
+
+    Send back a mapping, too: the replies of each slot, or what went wrong there, as an exception.
+    """
+
+    rounds: Mapping[int, Sequence[Command]]
+
+
+def together(parts: Mapping[int, Steps[Round, T]]) -> Steps[Spread, dict[int, T | Exception]]:
+    """Take steps in several slots, with their round trips at the same time.
+
+    Returns:
+        What each has come to; an exception where it has failed.
+    """
+    ended: dict[int, T | Exception] = {}
+    asked: dict[int, Sequence[Command]] = {}
+
+    def go_on(slot: int, step: Callable[[], Round]) -> None:
+        try:
+            asked[slot] = step().commands
+        except StopIteration as stop:
+            ended[slot] = stop.value
+        except Exception as error:  # noqa: BLE001 -- what it means, those who asked decide
+            ended[slot] = error
+
+    for slot, steps in parts.items():
+        go_on(slot, partial(next, steps))
+    while asked:
+        found = yield Spread(dict(asked))
+        asked.clear()
+        for slot, reply in found.items():
+            steps = parts[slot]
+            if isinstance(reply, Exception):
+                go_on(slot, partial(steps.throw, reply))
+            else:
+                go_on(slot, partial(steps.send, reply))
+    return ended
 
 
 def ask(*command: str | bytes | float) -> Steps[Round, Any]:
@@ -50,18 +93,21 @@ def call(
 
     Args:
         script: What to run.
-        keys: Where; scripts derive every key from one of them.
+        keys: Where; scripts derive every key from one of them. On a cluster they are given another
+            one, which is never there: while a slot moves to another node, Redis refuses what names
+            keys that it does not have, and it must not run a script that finds some and not others.
         arguments: Its ARGV.
         flagged: Whether the server knows script flags.
         confirmed: Whether to wait until what it wrote is on the server's disk.
     """
     further = [CONFIRM] if confirmed else []
-    name = ("EVALSHA", script.sha(flagged=flagged), 1, keys.due, *arguments)
+    named = (2, keys.due, keys.never) if keys.is_spread else (1, keys.due)
+    name = ("EVALSHA", script.sha(flagged=flagged), *named, *arguments)
     try:
         replies = yield Round([name, *further])
     except NoScriptError:
         # A restart, a failover, SCRIPT FLUSH: sending the text loads it, too.
-        text = ("EVAL", script.text(flagged=flagged), 1, keys.due, *arguments)
+        text = ("EVAL", script.text(flagged=flagged), *named, *arguments)
         replies = yield Round([text, *further])
     if confirmed and replies[1][0] < 1:
         raise StoreUnavailableError("Redis does not confirm that it has written to its disk.")

@@ -17,6 +17,7 @@ from importlib.resources import files
 import attrs
 
 __all__ = [
+    "ADVANCE",
     "DRAIN",
     "EXCHANGE",
     "PUBLISH",
@@ -98,6 +99,7 @@ EXCHANGE = Script(("runs", "transition", "exchange"))
 # The same for commands that free at least what they take.
 DRAIN = Script(("runs", "transition", "exchange"), "allow-oom")
 READ = Script(("read",), "no-writes")
+ADVANCE = Script(("advance",))
 
 # Of the plain broker.
 PUBLISH = Script(("publish",))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import attrs
 import redis.asyncio.connection as async_driver
@@ -31,6 +31,7 @@ from pwf_redis.target import (
     Connection,
     Target,
     database,
+    hosts_of,
     network_arguments,
     seconds,
     socket_of,
@@ -48,23 +49,6 @@ _ARE_THEY_UP = "Are they running, and is that where they listen?"
 _ARE_THEY_SENTINELS = "Are these the addresses of sentinels?"
 _IS_THAT_ITS_NAME = "Is that its name in their `sentinel monitor`?"
 _MAY_WE = "What they ask for is given by sentinel_username= and sentinel_password= in the URL."
-
-
-def _hosts_of(url: Url) -> list[tuple[str, int]]:
-    """Return hosts and ports of the sentinels.
-
-    Raises:
-        ConfigurationError: If a port cannot be.
-    """
-    if "," not in url.host:
-        return [(url.host, url.port or _PORT)]
-    try:
-        each = [urlsplit(f"//{one}") for one in url.host.split(",")]
-        return [(one.hostname or "", one.port or _PORT) for one in each]
-    except ValueError:  # not shown: it may be a part of a password
-        raise ConfigurationError(
-            f"One of the hosts in {url.scheme}://… has a port that is none."
-        ) from None
 
 
 @attrs.define(eq=False)
@@ -158,7 +142,7 @@ class SentinelTarget(Target):
         """
         url.refuse_unknown(*_OPTIONS)
         name, _, number = url.path.strip("/").partition("/")
-        hosts = _hosts_of(url)
+        hosts = hosts_of(url, _PORT)
         if not name or not all(host for host, _ in hosts):
             raise ConfigurationError(f"{url}: this takes sentinels and a master's name: {_FORM}.")
         if number and url.query.get("db", number) != number:

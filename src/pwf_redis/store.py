@@ -17,30 +17,37 @@ from pwf_core.views import DeadLetter, RunView
 from pwf_redis.client import Client, operations_for
 from pwf_redis.leases import RedisLeases
 from pwf_redis.operations import Operations
+from pwf_redis.partitions import Partitions
 from pwf_redis.target import Target
 
-__all__ = ["CAPABILITIES", "RedisStateStore"]
+__all__ = ["RedisStateStore", "capabilities_of"]
 
-CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True)
+_CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True)
+
+
+def capabilities_of(operations: Operations | Partitions) -> Capabilities:
+    """Return what a store with these can do."""
+    partitions = operations.partitions
+    return attrs.evolve(_CAPABILITIES, partitions=partitions, ordered=partitions == 1)
 
 
 @attrs.define
 class RedisStateStore:
     """A state store on one Redis server; made by `pwf_redis.adapter`."""
 
-    operations: Operations
+    operations: Operations | Partitions
     _client: Client
 
     @classmethod
     def on(cls, target: Target, settings: Settings) -> Self:
         """Return a store on a server."""
         operations = operations_for(target, settings)
-        return cls(operations, Client(target, operations.open))
+        return cls(operations, Client(target, operations.open, operations.rung))
 
     @property
     def capabilities(self) -> Capabilities:
         """Durable and shared."""
-        return CAPABILITIES
+        return capabilities_of(self.operations)
 
     async def open(self) -> None:
         """See `StateStore.open`."""
@@ -60,7 +67,7 @@ class RedisStateStore:
 
     def watch(self, run_id: RunId) -> AbstractAsyncContextManager[Watch]:
         """See `StateStore.watch`."""
-        return self._client.watch(self.operations.keys.done(run_id))
+        return self._client.watch(*self.operations.channel(run_id))
 
     def leases(self) -> RedisLeases:
         """See `StateStore.leases`."""

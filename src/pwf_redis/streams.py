@@ -65,7 +65,7 @@ class RedisStreamsBroker:
     def on(cls, target: Target, settings: Settings) -> Self:
         """Return a broker on a server."""
         consuming = _consuming(target, settings)
-        return cls(consuming, Client(target, consuming.open))
+        return cls(consuming, Client(target, consuming.open, consuming.rung))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -105,10 +105,11 @@ class RedisStreamsBroker:
 
     async def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Broker.idle`."""
-        tokens = [self.consuming.keys.ready(service) for service in services]
         with _as_broker():
             await self._client.wait_for_work(
-                lambda: self.consuming.has_work(services), tokens, timeout
+                lambda: self.consuming.has_work(services),
+                lambda: self.consuming.bells(services),
+                timeout,
             )
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -135,7 +136,7 @@ class BlockingRedisStreamsBroker:
     def on(cls, target: Target, settings: Settings) -> Self:
         """Return a broker on a server."""
         consuming = _consuming(target, settings)
-        return cls(consuming, BlockingClient(target, consuming.open))
+        return cls(consuming, BlockingClient(target, consuming.open, consuming.rung))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -174,9 +175,12 @@ class BlockingRedisStreamsBroker:
 
     def idle(self, services: Sequence[str], timeout: float) -> None:
         """See `Broker.idle`."""
-        tokens = [self.consuming.keys.ready(service) for service in services]
         with _as_broker():
-            self._client.wait_for_work(lambda: self.consuming.has_work(services), tokens, timeout)
+            self._client.wait_for_work(
+                lambda: self.consuming.has_work(services),
+                lambda: self.consuming.bells(services),
+                timeout,
+            )
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See `Broker.ack`."""

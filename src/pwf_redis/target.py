@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
 
 import attrs
 import redis.asyncio.connection as async_driver
@@ -27,6 +28,7 @@ __all__ = [
     "Target",
     "database",
     "hang_up",
+    "hosts_of",
     "network_arguments",
     "seconds",
     "socket_of",
@@ -132,6 +134,23 @@ def database(url: Url, text: str) -> int:
     if not (text or "0").isdecimal():
         raise ConfigurationError(f"{url}: the path of a Redis URL is a database number.")
     return int(text or "0")
+
+
+def hosts_of(url: Url, port: int) -> list[tuple[str, int]]:
+    """Return the hosts of *url*, and their ports: *port* where none is said.
+
+    Raises:
+        ConfigurationError: If a port cannot be.
+    """
+    if "," not in url.host:
+        return [(url.host, url.port or port)]
+    try:
+        each = [urlsplit(f"//{one}") for one in url.host.split(",")]
+        return [(one.hostname or "", one.port or port) for one in each]
+    except ValueError:  # not shown: it may be a part of a password
+        raise ConfigurationError(
+            f"One of the hosts in {url.scheme}://… has a port that is none."
+        ) from None
 
 
 def network_arguments(url: Url, secure: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+from tests.clusters import redis_cluster
 
 from pwf.testing.servers import ValkeyServer
 
@@ -14,6 +15,7 @@ from .memory import (
     MemoryStoreHarness,
     MemoryWorkflowHarness,
 )
+from .on_cluster import ClusterBackendHarness, ClusterStoreHarness, ClusterWorkflowHarness
 from .on_rabbit import (
     LeastRabbitBackendHarness,
     LeastRabbitBrokerHarness,
@@ -35,6 +37,7 @@ KEYS = (b"a key that signs and verifies", b"a key that verifies")
 MARKS = {
     "redis_url": pytest.mark.redis,
     "valkey_url": pytest.mark.redis,
+    "cluster_url": pytest.mark.redis,
     "amqp_url": pytest.mark.rabbit,
     "least_amqp_url": pytest.mark.rabbit,
 }
@@ -106,12 +109,14 @@ BROKERS = [
 STORES = [
     *both("memory-store", MemoryStoreHarness),
     *both("redis-store", RedisStoreHarness, "redis_url"),
+    one("cluster-store", ClusterStoreHarness, "cluster_url"),
 ]
 BACKENDS = [
     *both("memory", MemoryBackendHarness),
     *both("memory+memory", MemoryPairedHarness),
     *both("redis", RedisBackendHarness, "redis_url"),
     one("valkey", RedisBackendHarness, "valkey_url"),
+    *both("cluster", ClusterBackendHarness, "cluster_url"),
     *both("redis+redis", RedisPairedHarness, "redis_url"),
     *rabbit(RabbitBackendHarness, "amqp_url", "redis_url"),
 ]
@@ -121,6 +126,7 @@ WORKFLOWS = [
     *both("memory+memory", MemoryPairedWorkflowHarness),
     *both("redis", RedisWorkflowHarness, "redis_url"),
     one("valkey", RedisWorkflowHarness, "valkey_url"),
+    *both("cluster", ClusterWorkflowHarness, "cluster_url"),
     *both("redis+redis", RedisPairedWorkflowHarness, "redis_url"),
     *rabbit(RabbitWorkflowHarness, "amqp_url", "redis_url"),
     least(LeastRabbitWorkflowHarness, "redis_url"),
@@ -129,9 +135,11 @@ WORKFLOWS = [
 
 def made(request):
     make, servers = request.param
-    return make(
-        **{server.replace("valkey", "redis"): request.getfixturevalue(server) for server in servers}
-    )
+    urls = {_KINDS.get(server, server): request.getfixturevalue(server) for server in servers}
+    return make(**urls)
+
+
+_KINDS = {"valkey_url": "redis_url", "cluster_url": "redis_url"}
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +147,13 @@ def valkey_url():
     """The URL of a private Valkey: the server that `embedded://` brings, on a port."""
     with ValkeyServer() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def cluster_url():
+    """The URL of a private cluster of three masters."""
+    with redis_cluster() as cluster:
+        yield cluster.url
 
 
 @pytest.fixture(params=BROKERS)

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 from tests.least import redis_user
 
 from pwf_core.adapters import Settings, Url
@@ -40,6 +39,19 @@ class _AsLeastUser(Served):
         url = redis_user(redis_url, "*", self.allowed, name)  # tests have namespaces of their own
         super().__init__(redis_url=url, **rest)
 
+    def admin(self) -> Any:
+        """Return a client that may do everything."""
+        return Redis.from_url(self.admin_url)
+
+    async def add(self, stream: str, body: bytes) -> None:
+        """Put a message into a stream."""
+
+        def put() -> None:
+            with self.admin() as redis:
+                redis.xadd(stream, {"m": body})
+
+        await asyncio.to_thread(put)
+
 
 class _Redis(_AsLeastUser):
     """State on Redis, by a clock that only tests move."""
@@ -61,7 +73,7 @@ class _Redis(_AsLeastUser):
 
     def expire(self, ms: int) -> None:
         """Have the server's own expiry, which asks nobody for the time, come as much earlier."""
-        with Redis.from_url(self.admin_url) as redis:
+        with self.admin() as redis:
             for key in redis.scan_iter(f"*{self.names[0]}*"):
                 left = redis.pttl(key)
                 if left > 0:
@@ -69,27 +81,26 @@ class _Redis(_AsLeastUser):
         time.sleep(0.005)
 
     async def remember(self) -> None:
-        async with AsyncRedis.from_url(self.admin_url) as redis:
-            self.remembered = {
-                key: await redis.dump(key) async for key in redis.scan_iter(f"*{self.names[0]}*")
-            }
+        def keep() -> dict[bytes, bytes]:
+            with self.admin() as redis:
+                return {key: redis.dump(key) for key in redis.scan_iter(f"*{self.names[0]}*")}
+
+        self.remembered = await asyncio.to_thread(keep)
 
     async def rewind(self) -> None:
-        async with AsyncRedis.from_url(self.admin_url) as redis:
-            async for key in redis.scan_iter(f"*{self.names[0]}*"):
-                await redis.delete(key)
-            for key, value in self.remembered.items():
-                await redis.restore(key, 0, value)
+        def put_back() -> None:
+            with self.admin() as redis:
+                for key in redis.scan_iter(f"*{self.names[0]}*"):
+                    redis.delete(key)
+                for key, value in self.remembered.items():
+                    redis.restore(key, 0, value)
+
+        await asyncio.to_thread(put_back)
 
     def timed(self, store: Any) -> Any:
         self.stores.append(store)
         store.operations.now_ms = self.now_ms
         return store
-
-
-async def add(url: str, stream: str, body: bytes) -> None:
-    async with AsyncRedis.from_url(url) as redis:
-        await redis.xadd(stream, {"m": body})
 
 
 def make_store(blocking: bool, settings: Settings, url: str) -> Any:
@@ -106,7 +117,7 @@ class RedisStoreHarness(_Redis):
 
 class RedisBackendHarness(_Redis):
     async def inject(self, service: str, body: bytes) -> None:
-        await add(self.admin_url, Keys(self.names[0]).queue(service), body)
+        await self.add(Keys(self.names[0]).queue(service), body)
 
     async def redeliver(self, message: Message) -> None:
         entry = f"{message.run_id}:{message.call_id}:{message.generation}"
@@ -140,7 +151,7 @@ class RedisBrokerHarness(_AsLeastUser):
                     redis.xclaim(stream, GROUP, dead.consumer, 0, ids, idle=ABANDONED_MS)
 
     async def inject(self, service: str, body: bytes) -> None:
-        await add(self.admin_url, Keys(self.names[0]).stream(service), body)
+        await self.add(Keys(self.names[0]).stream(service), body)
 
 
 class RedisPairedHarness(_Redis):
@@ -148,7 +159,7 @@ class RedisPairedHarness(_Redis):
     paired = True
 
     async def inject(self, service: str, body: bytes) -> None:
-        await add(self.admin_url, Keys(self.names[0]).stream(service), body)
+        await self.add(Keys(self.names[0]).stream(service), body)
 
     def make(self, settings: Settings, redis_url: str) -> Any:
         store = self.timed(make_store(self.blocking, settings, redis_url))

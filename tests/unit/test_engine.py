@@ -190,6 +190,61 @@ def test_what_a_full_store_refused_goes_out_with_what_came_after():
     assert desk.engine.is_done
 
 
+def test_what_did_not_get_through_goes_out_again():
+    """One of several servers is away: its calls stay in hand, and nobody waits for them."""
+    desk = Desk()
+    first, second = desk.start(grant("a"), grant("b"))
+    desk.engine.returned(first, result(7))
+    desk.engine.returned(second, result(8))
+    desk.ask()
+    desk.answer(replies=[Answer.AWAY, Answer.DONE])
+
+    assert [("b", Outcome.COMMITTED)] == desk.outcomes
+    assert not desk.engine.has_conclusions  # no reason to ask again at once
+    assert not desk.engine.is_done
+    assert ["a"] == [command.call_id for command in desk.ask().commands]
+    desk.answer()
+    assert [("b", Outcome.COMMITTED), ("a", Outcome.COMMITTED)] == desk.outcomes
+    assert desk.engine.is_done
+
+
+def test_parts_that_did_not_get_through_stay_in_order():
+    """The commit that makes them valid comes after them, also when they are sent again."""
+    desk = Desk()
+    wide, other = desk.start(grant("a"), grant("b"))
+    desk.engine.returned(wide, [publish("work.task") for _ in range(3 * MOST_CALLS)])
+    parts = desk.ask().commands
+    desk.answer(replies=[Answer.AWAY] * len(parts))
+    desk.engine.returned(other, None)
+    again = desk.ask().commands
+
+    assert [*parts] == again[: len(parts)]
+    assert ["Commit", "Commit"] == [type(one).__name__ for one in again[-2:]]
+    desk.answer()
+    assert [("a", Outcome.COMMITTED), ("b", Outcome.COMMITTED)] == desk.outcomes
+
+
+def test_suspect_waits_for_what_did_not_get_through():
+    """It begins once the others have been given back, and not before."""
+    desk = Desk()
+    assert [] == desk.start(grant("a", suspect=True), grant("b", suspect=True))
+    desk.ask()
+    assert [] == desk.answer(replies=[Answer.AWAY])
+    desk.ask()
+    (suspect,) = desk.answer()
+
+    assert "a" == suspect.grant.call_id
+
+
+def test_renewal_that_did_not_get_through_loses_no_lease():
+    """The lease may well hold until the next one."""
+    desk = Desk()
+    desk.start(grant("a"))
+
+    assert [] == desk.engine.renewed(desk.engine.renewals(), [Answer.AWAY])
+    assert [] == desk.outcomes
+
+
 def test_conclusions_are_sent_together():
     """Group commit: whatever has gathered shares a round trip, in its order."""
     desk = Desk()

@@ -47,6 +47,7 @@ msgpack = pytest.importorskip("msgspec.msgpack")
 from pwf_redis import checks, codec, records, scripts  # noqa: E402
 from pwf_redis.consuming import Consuming  # noqa: E402
 from pwf_redis.errors import NoGroupError, NotAllowedError, translate  # noqa: E402
+from pwf_redis.layout import check_format  # noqa: E402
 from pwf_redis.links import BlockingLinks, Links  # noqa: E402
 from pwf_redis.rounds import call  # noqa: E402
 from pwf_redis.scripts import EXCHANGE  # noqa: E402
@@ -60,10 +61,10 @@ CALL = NewCall("c" * 32, "a.t", b"\xc4\xff body", 5, 6)
 def values_of(commands, more=0, **options):
     """The request's values, and the payloads beside it.
 
-    Its head has 6, each command 9 and *more* for what commits make, what is to be taken 7.
+    Its head has 7, each command 9 and *more* for what commits make, what is to be taken 7.
     """
-    blob, *payloads = codec.encode_request(commands, RULES, sweep=0, **options)
-    size = 6 + 9 * len(commands) + more + 7
+    blob, *payloads = codec.encode_request(commands, RULES, "1 fused", sweep=0, **options)
+    size = 7 + 9 * len(commands) + more + 7
     return msgpack.decode(b"\xdd" + size.to_bytes(4, "big") + blob), payloads
 
 
@@ -103,10 +104,10 @@ class TestRequest:
         take = Take(("a", "b", "c"), 7, "w:4", 1000, suspects=False)
         values, _ = values_of([Fire("r", "")], take=take, now_ms=12)
 
-        assert values[:6] == [12, False, 1, 2, 3_600_000, 1]
-        assert values[6:15] == [9, "r", "", 0, 0, 0, 0, 0, 0]
+        assert values[:7] == [12, "1 fused", False, 1, 2, 3_600_000, 1]
+        assert values[7:16] == [9, "r", "", 0, 0, 0, 0, 0, 0]
         # Every exchange begins with another service, so that none starves the others.
-        assert values[15:] == [0, "w", "w:4", 1000, False, 7, ["b", "c", "a"]]
+        assert values[16:] == [0, "w", "w:4", 1000, False, 7, ["b", "c", "a"]]
 
     @pytest.mark.parametrize(
         "command",
@@ -128,7 +129,7 @@ class TestRequest:
         """The script reads that many, whatever the kind."""
         values, _ = values_of([command])
 
-        assert values[7] == "r"
+        assert values[8] == "r"
 
     def test_payloads_travel_beside_it(self):
         """Redis's msgpack knows no binary type."""
@@ -142,24 +143,24 @@ class TestRequest:
         values, payloads = values_of([Commit("r", "c", "w:1", decision)], 2 + 7 + 17 + 5 + 3)
         numbered = {number: payloads[number - 2] for number in range(2, len(payloads) + 2)}
 
-        assert values[10] == 2  # the result
-        assert values[11:15] == [1, 1, 1, 1]
+        assert values[11] == 2  # the result
+        assert values[12:16] == [1, 1, 1, 1]
         assert numbered[2] == b"\xff"
-        assert numbered[values[16]] == b"\x00"
+        assert numbered[values[17]] == b"\x00"
         assert payloads.count(CALL.body) == 5
         assert not any(isinstance(value, bytes) for value in values)
 
     def test_reasons_may_hold_what_has_no_utf8(self):
         values, _ = values_of([Bury("r", "c", "w:1", "lone \udc80 surrogate")])
 
-        assert values[10] == "lone \\udc80 surrogate"
+        assert values[11] == "lone \\udc80 surrogate"
 
     @pytest.mark.parametrize("size", [0, 3, 100, 7000])
     def test_any_number_of_commands_can_be_read(self, size):
         """The header that is cut off has one, three or five bytes."""
         values, _ = values_of([Fire("r", "c")] * size)
 
-        assert values[5] == size
+        assert values[6] == size
 
     def test_room_is_asked_for_by_what_grows(self):
         leaf = Commit("r", "c", "w:1", Decision(result=b"1"))
@@ -576,17 +577,17 @@ class TestChecks:
 
     def test_a_namespace_is_fused_or_paired(self):
         server, facts, keys = _Server(), checks.Facts("here:1"), Keys("n")
-        server.drive(checks.check_format(facts, keys, paired=False))
-        server.drive(checks.check_format(facts, keys, paired=False))
+        server.drive(check_format(facts.where, keys, paired=False))
+        server.drive(check_format(facts.where, keys, paired=False))
 
         with pytest.raises(ConfigurationError, match="another namespace"):
-            server.drive(checks.check_format(facts, keys, paired=True))
+            server.drive(check_format(facts.where, keys, paired=True))
 
     def test_a_later_format_is_refused(self):
         server = _Server()
         server.format = b"9 fused"
         with pytest.raises(ConfigurationError, match="Upgrade"):
-            server.drive(checks.check_format(checks.Facts("here:1"), Keys("n"), paired=False))
+            server.drive(check_format("here:1", Keys("n"), paired=False))
 
 
 class TestConsuming:

@@ -12,7 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from pwf_core.commands import Answer, Command, Emit, Granted, Message, Reply, Settle, Started
+from pwf_core.commands import (
+    Answer,
+    Command,
+    Emit,
+    Granted,
+    Message,
+    Reply,
+    Settle,
+    Start,
+    Started,
+)
 from pwf_core.decisions import NewCall, NewGather, NewJoin
 from pwf_core.ids import ClaimId, RunId
 from pwf_core.names import service_of
@@ -92,10 +102,15 @@ class Bench(ABC):
             assert f"{service}.fence" == fence.address
             await self.do(commit(fence))
 
+    def start(self, first: NewCall | None = None, *, key: str = "", fingerprint: str = "") -> Start:
+        """Return the command that starts a run of its own at this port."""
+        partitions = self.port.capabilities.partitions
+        return start(first, key=key, fingerprint=fingerprint, partitions=partitions)
+
     async def begin(self, first: NewCall | None = None, *, key: str = "") -> Granted:
         """Start a run and take its first call."""
         first = first or call()
-        (reply,) = await self.do(start(first, key=key))
+        (reply,) = await self.do(self.start(first, key=key))
 
         assert isinstance(reply, Started)
         assert reply.created

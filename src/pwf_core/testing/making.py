@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pwf_core.commands import Claim, Commit, Granted, Message, Postpone, Postponement, Start
 from pwf_core.decisions import Decision, NewCall, NewGather, NewJoin
-from pwf_core.ids import CallId, ClaimId, RunId
+from pwf_core.ids import CallId, ClaimId, RunId, home_of, placed
 
 __all__ = [
     "LEASE",
@@ -72,9 +72,14 @@ def gather(*members: NewCall, then: NewCall, tolerated: int = 0) -> NewGather:
     return NewGather(then, members, tolerated)
 
 
-def start(first: NewCall | None = None, *, key: str = "", fingerprint: str = "") -> Start:
-    """Return the command that starts a run of its own."""
-    return Start(new_run_id(), first or call(), key, fingerprint)
+def start(
+    first: NewCall | None = None, *, key: str = "", fingerprint: str = "", partitions: int = 1
+) -> Start:
+    """Return the command that starts a run of its own, with an id for so many partitions."""
+    run_id = new_run_id()
+    if key and partitions > 1:
+        run_id = placed(run_id, home_of(key, partitions))
+    return Start(run_id, first or call(), key, fingerprint)
 
 
 def message(address: str = f"{SERVICE}.task", generation: int = 0) -> Message:

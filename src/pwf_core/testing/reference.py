@@ -7,7 +7,7 @@ from the effects alone. `test_store_equals_the_reference` drives it beside the s
 from __future__ import annotations
 
 import asyncio
-import secrets
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -54,7 +54,7 @@ from pwf_core.effects import (
     SetTimer,
     UnburyCall,
 )
-from pwf_core.ids import CallId, ClaimId, RunId
+from pwf_core.ids import CallId, ClaimId, RunId, home_of, place_in, placed
 from pwf_core.names import service_of
 from pwf_core.paired import PURGED
 from pwf_core.ports import StateStore
@@ -157,6 +157,54 @@ class Reference:
                 del self.runs[run_id]  # its key stays, for longer than any example takes
 
 
+class _References:
+    """A reference for each partition, as if they were one."""
+
+    def __init__(self, rules: Rules, partitions: int) -> None:
+        self.parts = [Reference(rules) for _ in range(partitions)]
+
+    def of(self, run_id: RunId) -> Reference:
+        """Return where a run is."""
+        place = place_in(run_id)
+        return self.parts[home_of(run_id, len(self.parts)) if place is None else place]
+
+    def apply(
+        self, commands: Sequence[Command], *, sweep: bool
+    ) -> tuple[list[Reply], list[Message]]:
+        """See `Reference`; all sweep before any applies."""
+        enqueued = [copy for part in self.parts for copy in part.apply([], sweep=sweep)[1]]
+        replies: list[Reply] = []
+        for command in commands:
+            answered, copies = self.of(command.run_id).apply([command], sweep=False)
+            replies += answered
+            enqueued += copies
+        return replies, enqueued
+
+    def next_due_ms(self) -> int | None:
+        """See `Reference`."""
+        return min(
+            (due for one in self.parts if (due := one.next_due_ms()) is not None), default=None
+        )
+
+    def purge(self, service: str) -> int:
+        """See `Reference`."""
+        return sum(part.purge(service) for part in self.parts)
+
+    def elapse(self, ms: int) -> None:
+        """Let time pass."""
+        for part in self.parts:
+            part.now_ms += ms
+
+    def run(self, run_id: RunId) -> RunState | None:
+        """Return a run."""
+        return self.of(run_id).runs.get(run_id)
+
+    @property
+    def dead(self) -> list[tuple[RunId, CallId]]:
+        """Return the dead letters."""
+        return [name for part in self.parts for name in part.dead]
+
+
 class _Machine(RuleBasedStateMachine):
     """Collects a batch of commands, sends it to both, and compares."""
 
@@ -183,7 +231,8 @@ class _Machine(RuleBasedStateMachine):
         )
         self.loop.run(self.harness.open(rules))
         self.store = self.loop.run(self.harness.connect())
-        self.reference = Reference(rules)
+        self.partitions = self.store.capabilities.partitions
+        self.reference = _References(rules, self.partitions)
 
     def teardown(self) -> None:
         """Close what was opened."""
@@ -215,8 +264,10 @@ class _Machine(RuleBasedStateMachine):
 
     def _start(self, data: st.DataObject) -> Start:
         run_id = RunId(next(self.ids))
-        self.runs.append(run_id)
         key, fingerprint = data.draw(st.sampled_from(_KEYS)), data.draw(st.sampled_from("fg"))
+        if key and self.partitions > 1:
+            run_id = placed(run_id, home_of(key, self.partitions))
+        self.runs.append(run_id)
         return Start(run_id, self._call(data), key, fingerprint)
 
     def _claim(self, data: st.DataObject) -> Claim:
@@ -288,7 +339,7 @@ class _Machine(RuleBasedStateMachine):
         return Cancel(self._draw(data, self.runs), next(self.ids))
 
     def _requeue(self, data: st.DataObject) -> Requeue:
-        dead = list(self.reference.dead)
+        dead = self.reference.dead
         copy = self._draw(data, self.copies)
         return Requeue(*(self._draw(data, dead) if dead else (copy.run_id, copy.call_id)))
 
@@ -319,7 +370,7 @@ class _Machine(RuleBasedStateMachine):
     def _compare(self, run_ids: Sequence[RunId]) -> None:
         views = self.loop.run(self.store.read(run_ids))
         for run_id, seen in zip(run_ids, views, strict=True):
-            run = self.reference.runs.get(run_id)
+            run = self.reference.run(run_id)
             assert (None if run is None else self._plain(view(run))) == self._plain(seen, real=True)
 
     def _compare_lists(self) -> None:
@@ -344,7 +395,7 @@ class _Machine(RuleBasedStateMachine):
         if self.elapsed_ms + ms > _LONGEST_MS:
             return
         self.elapsed_ms += ms
-        self.reference.now_ms += ms
+        self.reference.elapse(ms)
         self.loop.run(self.harness.elapse(ms))
 
     # -- making -----------------------------------------------------------------------------------
@@ -366,7 +417,7 @@ class _Machine(RuleBasedStateMachine):
     def _by_reference(self, call_id: CallId, run_id: RunId, due_ms: int) -> int:
         """Both clocks stand still together, some constant apart, which the first time tells."""
         if self.offset_ms is None:
-            run = self.reference.runs.get(run_id)
+            run = self.reference.run(run_id)
             call = run.calls.get(call_id) if run is not None else None
             if call is None or call.due_ms is None:
                 return due_ms
@@ -408,11 +459,9 @@ class _Machine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(among[-6:]))
 
     def _new_ids(self) -> Iterator[str]:
-        nonce = secrets.token_hex(8)
-        number = 0
-        while True:
-            number += 1
-            yield f"{nonce}{number:016x}"
+        # The same for each machine, whose names are fresh: they say in which partitions runs are.
+        for number in itertools.count(1):
+            yield f"{number:032x}"
 
 
 def _by_name(copy: Message) -> tuple[str, str, int]:

@@ -223,8 +223,8 @@ end
 local function exchange()
   -- A later version says first that it is going to write what we cannot read. From then on we write
   -- nothing at all, however long this worker has been here.
-  local format = redis.call('GET', prefix .. 'format')
-  if format and format ~= FORMAT .. (paired and ' paired' or ' fused') then return { 2, format } end
+  local found = redis.call('GET', prefix .. 'format')
+  if found and found ~= format then return { 2, found } end
   local record_key
   if take then
     record_key = prefix .. 'take:' .. take.session

@@ -6,6 +6,7 @@
 -- KEYS[1]   pwf:{namespace:partition}:due. Its prefix names every other key; all share its slot.
 -- ARGV[1]   The request: msgpack values, one after the other:
 --             now_ms             0 for the server's clock
+--             format             what the caller believes that `format` says
 --             paired             true: calls go through an outbox; false: into streams here
 --             retention_ms
 --             dead_retention_ms
@@ -47,7 +48,8 @@
 --   dead                sorted set of dead letters by time of death
 --   key:<key>           <run id>:<fingerprint>
 --   done:<run id>       channel that hears how the run ended
---   format              the FORMAT of the namespace, a blank, and "fused" or "paired"
+--   format              the FORMAT of the namespace, a blank, and "fused" or "paired"; where there are
+--                       partitions, how many: see pwf_redis/layout.py
 
 local unpack_limit = cmsgpack.unpack_limit
 local request = ARGV[1]
@@ -60,9 +62,9 @@ local function read(size)
   return values
 end
 
-local settings = read(6)
-local now, paired, retention_ms = settings[2], settings[3], settings[4]
-local dead_retention_ms, key_grace_ms = settings[5], settings[6]
+local settings = read(7)
+local now, format, paired, retention_ms = settings[2], settings[3], settings[4], settings[5]
+local dead_retention_ms, key_grace_ms = settings[6], settings[7]
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -402,7 +404,7 @@ end
 
 local function read_commands()
   local commands = {}
-  for number = 1, settings[7] do
+  for number = 1, settings[8] do
     local command = read(WIDTH)
     commands[number] = command
     command[1] = false

@@ -83,7 +83,7 @@ def lane() -> Iterator[list[bytes]]:
 
     def request(commands: list[Command], number: int) -> list[bytes]:
         take = Take((ADDRESS.partition(".")[0],), BATCH, ClaimId(f"{session}:{number}"), 5000)
-        return encode_request(commands, Rules(), sweep=64, take=take)
+        return encode_request(commands, Rules(), "1 fused", sweep=64, take=take)
 
     body = publish(ADDRESS, "m1", 17, 20, 0, 0)
     starts = make_starts([body] * BATCH, None)

@@ -133,7 +133,7 @@ async def test_namespaces_are_kept_apart(harness: Harness[Backend]) -> None:
     """Two deployments on one server share no run, no key, no queue and no dead letter."""
     bench = await open_bench(harness)
     there = await harness.elsewhere()
-    mine, yours = start(key="k", fingerprint="f"), start(key="k", fingerprint="g")
+    mine, yours = (bench.start(key="k", fingerprint=one) for one in "fg")
 
     assert [Started(mine.run_id, created=True)] == await bench.do(mine)
     assert [Started(yours.run_id, created=True)] == await there.apply([yours])

@@ -36,16 +36,16 @@ async def test_start_without_a_key(harness: Harness[object]) -> None:
 async def test_same_key_is_the_same_run(harness: Harness[object]) -> None:
     """The first start with a key makes the run; later ones find it, running or finished."""
     bench = await open_bench(harness)
-    first = start(key="k", fingerprint="f")
+    first = bench.start(key="k", fingerprint="f")
     grant_id = first.call.call_id
     found = Started(first.run_id, created=False)
 
     assert [Started(first.run_id, created=True)] == await bench.do(first)
-    assert [found] == await bench.do(start(key="k", fingerprint="f"))
+    assert [found] == await bench.do(bench.start(key="k", fingerprint="f"))
     grant = await bench.take_one()
     assert grant_id == grant.call_id
     await bench.commit(grant, result=b"\x01")
-    assert [found, found] == await bench.do(start(key="k", fingerprint="f"), first)
+    assert [found, found] == await bench.do(bench.start(key="k", fingerprint="f"), first)
     await bench.nothing()
 
 
@@ -53,7 +53,7 @@ async def test_same_key_is_the_same_run(harness: Harness[object]) -> None:
 async def test_key_with_other_arguments_is_a_conflict(harness: Harness[object]) -> None:
     """The same key with another fingerprint starts nothing, and says whose the key is."""
     bench = await open_bench(harness)
-    first, other = start(key="k", fingerprint="f"), start(key="k", fingerprint="g")
+    first, other = bench.start(key="k", fingerprint="f"), bench.start(key="k", fingerprint="g")
 
     assert [
         Started(first.run_id, created=True),
@@ -69,7 +69,7 @@ async def test_many_start_one_key(harness: Harness[object]) -> None:
     """Of many clients that start with one key at the same time, one makes the run."""
     bench = await open_bench(harness)
     benches = [bench, await bench.another(), await bench.another()]
-    starts = [start(key="k", fingerprint="f") for _ in range(12)]
+    starts = [bench.start(key="k", fingerprint="f") for _ in range(12)]
     answers = await asyncio.gather(
         *(benches[number % 3].do(one) for number, one in enumerate(starts))
     )
@@ -85,12 +85,12 @@ async def test_many_start_one_key(harness: Harness[object]) -> None:
 async def test_key_outlives_its_run(harness: Harness[object]) -> None:
     """A start that is repeated late, after its run was deleted, starts nothing twice."""
     bench = await open_bench(harness)
-    first = start(key="k", fingerprint="f")
+    first = bench.start(key="k", fingerprint="f")
     await bench.do(first)
     await bench.commit(await bench.take_one())
 
     assert await bench.find(first.run_id) is None
-    again, other = start(key="k", fingerprint="f"), start(key="k", fingerprint="g")
+    again, other = bench.start(key="k", fingerprint="f"), bench.start(key="k", fingerprint="g")
     assert [
         Started(first.run_id, created=False),
         Started(first.run_id, created=False),
@@ -105,14 +105,16 @@ async def test_key_is_free_after_its_grace(harness: Harness[object]) -> None:
     if not harness.virtual:
         pytest.skip("an hour passes only on a clock that can be moved")
     bench = await open_bench(harness)
-    first = start(key="k", fingerprint="f")
+    first = bench.start(key="k", fingerprint="f")
     await bench.do(first)
     await bench.commit(await bench.take_one())
     await bench.elapse(3_599_000)
 
-    assert [Started(first.run_id, created=False)] == await bench.do(start(key="k", fingerprint="f"))
+    assert [Started(first.run_id, created=False)] == await bench.do(
+        bench.start(key="k", fingerprint="f")
+    )
     await bench.elapse(3_601_000)
-    again = start(key="k", fingerprint="g")
+    again = bench.start(key="k", fingerprint="g")
     assert [Started(again.run_id, created=True)] == await bench.do(again)
     grant = await bench.take_one()
     assert (again.run_id, again.call.call_id) == (grant.run_id, grant.call_id)
@@ -140,7 +142,10 @@ _OTHER = new_run_id()
 async def test_key_may_be_any_text(harness: Harness[object], key: str) -> None:
     """A key is data, and never mixed up with an id: not even if it looks like one."""
     bench = await open_bench(harness)
-    first, other = start(key=key, fingerprint="f"), start(key=f"{key}x", fingerprint="f")
+    first, other = (
+        bench.start(key=key, fingerprint="f"),
+        bench.start(key=f"{key}x", fingerprint="f"),
+    )
     plain = start()
 
     assert [
@@ -148,7 +153,7 @@ async def test_key_may_be_any_text(harness: Harness[object], key: str) -> None:
         Started(other.run_id, created=True),
         Started(plain.run_id, created=True),
         Started(first.run_id, created=False),
-    ] == await bench.do(first, other, plain, start(key=key, fingerprint="f"))
+    ] == await bench.do(first, other, plain, bench.start(key=key, fingerprint="f"))
     for grant in await bench.take(3):
         await bench.commit(grant)
     assert Status.FINISHED is await bench.status(first.run_id)
@@ -159,8 +164,8 @@ async def test_key_that_is_the_id_of_a_run(harness: Harness[object]) -> None:
     """A key that equals the id of a run or a call that exists touches neither."""
     bench = await open_bench(harness)
     one = start(call(body=b"\x91\x01"))
-    two = start(call(body=b"\x91\x02"), key=one.run_id, fingerprint="f")
-    three = start(call(body=b"\x91\x03"), key=one.call.call_id, fingerprint="f")
+    two = bench.start(call(body=b"\x91\x02"), key=one.run_id, fingerprint="f")
+    three = bench.start(call(body=b"\x91\x03"), key=one.call.call_id, fingerprint="f")
     await bench.do(one, two, three)
     grants = {grant.run_id: grant for grant in await bench.take(3)}
 

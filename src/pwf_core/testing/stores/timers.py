@@ -47,8 +47,10 @@ async def test_timers_fire_in_due_order(harness: Harness[StateStore]) -> None:
     await store.apply(starts)
     await harness.elapse(5 * harness.tick)
 
-    swept = await sweep(store)
-    assert [f"work.t{number}" for number in sorted(order)] == [one.address for one in swept]
+    swept = [one.address for one in await sweep(store)]
+    if not store.capabilities.ordered:
+        swept.sort()
+    assert [f"work.t{number}" for number in sorted(order)] == swept
 
 
 @behaviour()
@@ -58,7 +60,11 @@ async def test_sweep_keeps_to_its_limit(harness: Harness[StateStore]) -> None:
     await store.apply([start(call(delay_ms=harness.tick)) for _ in range(5)])
     await harness.elapse(harness.tick)
 
-    assert [2, 2, 1, 0] == [len(await sweep(store, 2)) for _ in range(4)]
+    counts = [len(await sweep(store, 2)) for _ in range(8)]
+    if store.capabilities.partitions == 1:
+        assert [2, 2, 1] == counts[:3]
+    assert max(counts) <= 2
+    assert 5 == sum(counts)
 
 
 @behaviour()

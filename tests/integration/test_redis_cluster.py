@@ -1,0 +1,292 @@
+"""A cluster: runs are spread over its nodes, and go on when nodes die, slots move, partitions are added."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.clusters import RedisCluster, redis_cluster
+from tests.integration.sites import (
+    LIMIT,
+    Flavour,
+    Work,
+    eventually,
+    fresh_name,
+    paired,
+    until,
+    with_options,
+    works,
+)
+
+from pwf import ConfigurationError, KeyConflictError, RunNotFoundError, publish
+from pwf.testing.servers import LOOPBACK, RedisServer
+from pwf_core.ids import place_in
+
+pytest.importorskip("redis")
+
+from pwf_redis.keys import Keys
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(scope="module")
+def cluster(redis_server: RedisServer) -> Iterator[RedisCluster]:
+    """Three masters; `redis_server` is asked for so that absence is said alike."""
+    with redis_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def space() -> str:
+    """A namespace that nobody has used."""
+    return fresh_name()
+
+
+@pytest.fixture
+def url(cluster: RedisCluster, space: str) -> str:
+    """The URL of a namespace of six partitions."""
+    return with_options(cluster.url, namespace=space, partitions=6)
+
+
+def slot_of(run: Any, space: str) -> int:
+    """Return where a run is."""
+    return Keys(space, place_in(run.id) or 0).slot
+
+
+async def chains(client: Any, count: int = 60, steps: int = 5) -> list[Any]:
+    """Start many short runs, in every partition."""
+    runs = await client.start_many([publish("work.chain", steps) for _ in range(count)])
+    assert len({place_in(run.id) for run in runs}) == client.capabilities.partitions
+    return list(runs)
+
+
+async def done(runs: list[Any]) -> None:
+    """Check that all finish."""
+    assert [await run.result(timeout=LIMIT) for run in runs] == ["done"] * len(runs)
+
+
+def test_runs_are_spread_over_the_nodes(
+    flavour: Flavour, cluster: RedisCluster, url: str, space: str, work: Work
+) -> None:
+    async def main() -> None:
+        async with flavour.client(url) as client, flavour.worker(client, work.service):
+            runs = await chains(client)
+            assert {cluster.master_of(slot_of(run, space)) for run in runs} == {*cluster.masters}
+            await done(runs)
+            keyed = await client.start(publish("work.chain", 1), key="order-7")
+            again = await client.start(publish("work.chain", 1), key="order-7")
+            assert keyed.id == again.id
+            with pytest.raises(KeyConflictError):
+                await client.start(publish("work.chain", 2), key="order-7")
+
+    asyncio.run(main())
+
+
+@pytest.mark.rabbit
+def test_cluster_is_a_store(
+    flavour: Flavour, amqp_url: str, cluster: RedisCluster, space: str, work: Work
+) -> None:
+    """RabbitMQ carries the messages."""
+
+    async def main() -> None:
+        store = with_options(cluster.url, partitions=6)
+        both = paired(amqp_url, store, namespace=space)
+        async with flavour.client(both) as client, flavour.worker(client, work.service):
+            await done(await chains(client))
+
+    asyncio.run(main())
+
+
+def test_node_that_hangs_holds_up_nobody_else(
+    flavour: Flavour, cluster: RedisCluster, url: str, space: str, work: Work
+) -> None:
+    """Its runs wait for it; the worker says so, and runs the others meanwhile."""
+    patient = with_options(url, timeout=1)
+
+    async def main() -> None:
+        async with (
+            flavour.client(url) as client,
+            flavour.client(patient) as other,
+            flavour.worker(other, work.service, lease=timedelta(minutes=1)) as worker,
+        ):
+            held = await client.start_many([publish("work.hold") for _ in range(12)])
+            await eventually(lambda: len(work.held) == 12)
+            places = {run.id: cluster.master_of(slot_of(run, space)) for run in held}
+            node = places[held[0].id]
+            there = [run for run in held if places[run.id] is node]
+            here = [run for run in held if places[run.id] is not node]
+            assert here
+            node.pause()
+            try:
+                work.go.set()
+                await until(lambda one: "did not answer" in one.problem, flavour, worker)
+                await done(here)
+            finally:
+                node.resume()
+            await done(there)
+            assert work.held == [1] * 12
+            await until(lambda one: not one.problem, flavour, worker)
+
+    asyncio.run(main())
+
+
+def test_slot_moves_while_work_goes_on(
+    flavour: Flavour, cluster: RedisCluster, url: str, space: str, work: Work
+) -> None:
+    """Its partition waits until all its keys are together again; no step is taken in between."""
+
+    async def main() -> None:
+        async with flavour.client(url) as client, flavour.worker(client, work.service):
+            held = await client.start_many([publish("work.hold") for _ in range(12)])
+            await eventually(lambda: len(work.held) == 12)
+            slot = slot_of(held[0], space)
+            source = cluster.master_of(slot)
+            target = next(node for node in cluster.masters if node is not source)
+            runs = await chains(client, steps=30)
+            await asyncio.to_thread(cluster.move, slot, target)
+            work.go.set()
+            await done(runs)
+            await done(held)
+            assert work.held == [1] * 12
+            await done(await chains(client))
+
+    asyncio.run(main())
+
+
+class TestAddingPartitions:
+    """They are added by whoever connects with a larger number; nothing moves."""
+
+    def test_while_work_goes_on(
+        self, flavour: Flavour, cluster: RedisCluster, space: str, work: Work
+    ) -> None:
+        small, large = (
+            with_options(cluster.url, namespace=space, partitions=number) for number in (2, 6)
+        )
+
+        async def main() -> None:
+            async with flavour.client(small) as client, flavour.worker(client, work.service):
+                held = await client.start_many([publish("work.hold") for _ in range(8)])
+                keys = [f"order-{n}" for n in range(20)]
+                keyed = await client.start_many([publish("work.chain", 1)] * 20, keys=keys)
+                await eventually(lambda: len(work.held) == 8)
+                async with flavour.client(large) as other:
+                    assert other.capabilities.partitions == 6
+                    runs = await chains(other)  # the worker has never heard of their partitions
+                    await done(runs)
+                    again = await other.start_many([publish("work.chain", 1)] * 20, keys=keys)
+                    assert [run.id for run in again] == [run.id for run in keyed]
+                    fresh = await other.start_many(
+                        [publish("work.chain", 1)] * 20, keys=[f"{k}x" for k in keys]
+                    )
+                    assert max(place_in(run.id) or 0 for run in fresh) > 1
+                    known = await client.start_many(
+                        [publish("work.chain", 1)] * 20, keys=[f"{k}x" for k in keys]
+                    )
+                    assert [run.id for run in known] == [run.id for run in fresh]
+                    assert await client.run(runs[-1].id).result(timeout=LIMIT) == "done"
+                assert client.capabilities.partitions == 6
+                await done(await chains(client))
+                work.go.set()
+                await done(held)
+                await done([client.run(run.id) for run in [*keyed, *fresh]])
+                assert work.held == [1] * 8
+
+        asyncio.run(main())
+
+    def test_it_is_finished_by_the_next_if_who_began_it_dies(
+        self, flavour: Flavour, cluster: RedisCluster, space: str, work: Work
+    ) -> None:
+        small = with_options(cluster.url, namespace=space, partitions=2)
+
+        async def main() -> None:
+            async with flavour.client(small) as client, flavour.worker(client, work.service):
+                await works(client)
+                keys = Keys(space)
+                node = cluster.master_of(keys.slot)
+                assert node.ask("GET", keys.format) == b"1 fused 2"
+                node.ask("SET", keys.format, "1 fused 2>3")
+                await works(
+                    client
+                )  # or in the other partition, which is told by the one that finishes
+                await eventually(lambda: client.capabilities.partitions == 3)
+                assert node.ask("GET", keys.format) == b"1 fused 2 3"
+                await done(await chains(client))
+
+        asyncio.run(main())
+
+    def test_a_smaller_number_takes_none_away(
+        self, flavour: Flavour, cluster: RedisCluster, url: str, space: str
+    ) -> None:
+        async def main() -> None:
+            async with flavour.client(url):
+                pass
+            small = with_options(cluster.url, namespace=space, partitions=2)
+            async with flavour.client(small) as client:
+                assert client.capabilities.partitions == 6
+                with pytest.raises(RunNotFoundError):
+                    await client.run("0" * 32 + "-200").status()
+
+        asyncio.run(main())
+
+
+class TestWhatIsNoCluster:
+    """One line says what was found, and what to write."""
+
+    async def refused(self, flavour: Flavour, url: str) -> str:
+        with pytest.raises(ConfigurationError) as caught:
+            async with flavour.client(url) as client:
+                await client.dead_letters()
+        return str(caught.value)
+
+    def test_server_alone(self, flavour: Flavour, redis_server: RedisServer) -> None:
+        text = asyncio.run(self.refused(flavour, f"redis+cluster://{LOOPBACK}:{redis_server.port}"))
+        assert "connect to redis://" in text
+
+    def test_node_taken_for_a_server(self, flavour: Flavour, cluster: RedisCluster) -> None:
+        slots = Keys("default").slot
+        elsewhere = next(one for one in cluster.masters if one is not cluster.master_of(slots))
+        text = asyncio.run(self.refused(flavour, f"redis://{LOOPBACK}:{elsewhere.port}"))
+        assert "connect to redis+cluster://" in text
+
+    def test_namespace_of_several_partitions(
+        self, flavour: Flavour, cluster: RedisCluster, url: str, space: str
+    ) -> None:
+        async def main() -> None:
+            async with flavour.client(url):
+                pass
+            node = cluster.master_of(Keys(space).slot)
+            one = with_options(f"redis://{LOOPBACK}:{node.port}/0", namespace=space)
+            assert "connect to redis+cluster://" in await self.refused(flavour, one)
+
+        asyncio.run(main())
+
+
+def test_master_dies(flavour: Flavour, space: str, work: Work) -> None:
+    """Its replica takes its place: what that has goes on, and the other masters never wait."""
+
+    async def main(cluster: RedisCluster) -> None:
+        url = with_options(cluster.url, namespace=space, partitions=6)
+        async with (
+            flavour.client(url) as client,
+            flavour.worker(client, work.service, lease=timedelta(minutes=1)) as worker,
+        ):
+            held = await client.start_many([publish("work.hold") for _ in range(12)])
+            await eventually(lambda: len(work.held) == 12)
+            runs = await chains(client, 30, 400)
+            waiting = [asyncio.create_task(run.result(timeout=LIMIT)) for run in [*held, *runs]]
+            await asyncio.to_thread(cluster.replicated)
+            cluster.master_of(slot_of(held[0], space)).kill()
+            began = time.monotonic()
+            work.go.set()
+            assert await asyncio.gather(*waiting) == ["done"] * 42
+            assert time.monotonic() - began < LIMIT
+            assert work.held == [1] * 12
+            await done(await chains(client))
+            await until(lambda one: not one.problem, flavour, worker)
+
+    with redis_cluster(replicas=True) as cluster:
+        asyncio.run(main(cluster))
