@@ -1,11 +1,8 @@
 """A namespace on a cluster: `Operations` for each of its partitions, and what goes to which.
 
-Commands go to the partition of their run. Calls are taken from where commands go anyway, and in turn
-from those partitions that are believed to have some, few at a time so that batches stay large. Each is
-looked at once a second, because timers have to be moved on there, too.
-
-A partition that cannot be reached holds up nobody else: what a worker has for it is answered by `AWAY`,
-it is not asked again for a second, and calls are taken from the others meanwhile.
+Commands go to the partition of their run; where calls are taken from, `traffic` decides. A partition
+that cannot be reached holds up nobody else: what a worker has for it is answered by `AWAY`, and calls
+are taken from the others meanwhile.
 """
 
 from __future__ import annotations
@@ -18,8 +15,8 @@ import attrs
 from msgspec.structs import replace
 
 from pwf_core.commands import Answer, Command, Message, Renew, Reply, Start, Started
-from pwf_core.errors import StoreFullError, UnavailableError
-from pwf_core.ids import RunId, place_in, placed, session_of
+from pwf_core.errors import UnavailableError
+from pwf_core.ids import RunId, place_in, placed
 from pwf_core.ports import Applied, Exchanged, Take
 from pwf_core.state import Rules
 from pwf_core.steps import Steps
@@ -29,49 +26,12 @@ from pwf_redis.keys import MOST_PARTITIONS, Keys
 from pwf_redis.layout import Layout, OtherFormatError, settle
 from pwf_redis.operations import Operations
 from pwf_redis.rounds import Round, Spread, together
+from pwf_redis.traffic import Traffic
 
 __all__ = ["Partitions"]
 
 T = TypeVar("T")
 Routed = dict[int, list[tuple[int, Command]]]  # by partition; a command, and its place in the batch
-
-_LOOK_MS = 1000  # until a partition is looked at again
-_PAUSE_MS, _PAUSE_FULL_MS = 1000, 100  # until one that was away, or full, is asked again
-_SESSIONS = 1000  # workers' lanes that are remembered, should one ask again
-_FEW = 16  # calls; where there is room for more, they are taken from several partitions
-
-
-@attrs.define(eq=False)
-class _Part:
-    """A partition, and what is known of its traffic, in milliseconds of the same clock.
-
-    Attributes:
-        is_warm: Whether there seem to be calls to take.
-        look_at: When it wants to be looked at.
-        due_at: When its earliest timer is due; None without one.
-        away_until: When it may be asked again.
-        problem: What went wrong last.
-        lost: Exchanges whose replies got lost. Each is made again as it was, before any other: it
-            may have been made, and what it has granted waits for somebody who knows of it.
-    """
-
-    operations: Operations
-    is_warm: bool = True
-    look_at: int = 0
-    due_at: int | None = None
-    away_until: int = 0
-    problem: Exception | None = None
-    lost: list[tuple[list[Command], Take]] = attrs.field(factory=list)
-
-    def answered(self, now: int, next_due_ms: int | None) -> None:
-        self.problem = None
-        self.due_at = None if next_due_ms is None else now + next_due_ms
-        self.look_at = now + min(_LOOK_MS, _LOOK_MS if next_due_ms is None else next_due_ms)
-
-    def failed(self, now: int, problem: Exception) -> None:
-        self.problem = problem
-        is_full = isinstance(problem, StoreFullError)
-        self.away_until = now + (_PAUSE_FULL_MS if is_full else _PAUSE_MS)
 
 
 @attrs.define
@@ -94,10 +54,8 @@ class Partitions:
         default=attrs.Factory(lambda self: Layout(self.rules.paired), takes_self=True), init=False
     )
     _now_ms: int = attrs.field(default=0, init=False)
-    _parts: list[_Part] = attrs.field(factory=list, init=False)
-    _turn: int = attrs.field(default=0, init=False)
-    # By session: the last claim, and what was taken from each partition at the most.
-    _shared: dict[str, tuple[str, dict[int, int]]] = attrs.field(factory=dict, init=False)
+    _parts: list[Operations] = attrs.field(factory=list, init=False)
+    _traffic: Traffic = attrs.field(factory=Traffic, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._keys(0)  # refuses a namespace that cannot be
@@ -115,11 +73,10 @@ class Partitions:
         self.layout = yield from settle(self.facts.where, self._keys, self.wanted, paired=paired)
         for number in range(len(self._parts), self.layout.size):
             facts = attrs.evolve(self.facts)
-            self._parts.append(
-                _Part(Operations(self._keys(number), self.rules, facts, self._now_ms))
-            )
+            self._parts.append(Operations(self._keys(number), self.rules, facts, self._now_ms))
         for part in self._parts:
-            part.operations.layout = self.layout
+            part.layout = self.layout
+        self._traffic.grow(self.layout.size)
 
     @property
     def partitions(self) -> int:
@@ -135,7 +92,7 @@ class Partitions:
     def now_ms(self, value: int) -> None:
         self._now_ms = value
         for part in self._parts:
-            part.operations.now_ms = value
+            part.now_ms = value
 
     def _clock(self) -> int:
         return self._now_ms or int(time.monotonic() * 1000)
@@ -146,7 +103,7 @@ class Partitions:
         self, asked: Mapping[int, Steps[Round, T]]
     ) -> Steps[Spread, tuple[dict[int, T], dict[int, Exception]]]:
         """Take steps in several partitions; return what came of it, and what went wrong."""
-        slots = {self._parts[number].operations.keys.slot: number for number in asked}
+        slots = {self._parts[number].keys.slot: number for number in asked}
         found = yield from together({slot: asked[number] for slot, number in slots.items()})
         done: dict[int, T] = {}
         failed: dict[int, Exception] = {}
@@ -159,7 +116,7 @@ class Partitions:
 
     def _everywhere(self, steps: Callable[[Operations], Steps[Round, T]]) -> Steps[Spread, list[T]]:
         parts = enumerate(self._parts)
-        done, failed = yield from self._ask({n: steps(part.operations) for n, part in parts})
+        done, failed = yield from self._ask({number: steps(part) for number, part in parts})
         for error in failed.values():
             raise error
         return [*done.values()]
@@ -199,7 +156,7 @@ class Partitions:
                     starts.setdefault(home, []).append((at, one))
         done, failed = yield from self._ask(
             {
-                home: self._parts[home].operations.runs_of([one.key for _, one in its])
+                home: self._parts[home].runs_of([one.key for _, one in its])
                 for home, its in starts.items()
             }
         )
@@ -221,25 +178,27 @@ class Partitions:
         is_outdated = True
         while is_outdated:
             routed = yield from self._route(commands, replies)
-            sweeps = self._sweeps(sweep, routed) if sweep else {}
+            sweeps = self._traffic.sweeps(sweep, routed, self._clock()) if sweep else {}
             looks = sweeps if routed or sweeps else range(len(self._parts))
             routed = {number: [] for number in looks} | routed
             done, failed = yield from self._ask(
                 {
-                    number: self._parts[number].operations.apply(
-                        _commands(its), sweep=sweeps.get(number, 0)
-                    )
+                    number: self._parts[number].apply(_commands(its), sweep=sweeps.get(number, 0))
                     for number, its in routed.items()
                 }
             )
             for number, one in done.items():
                 replies |= _answered(routed[number], one.replies)
                 enqueued += one.enqueued
-                self._parts[number].answered(self._clock(), one.next_due_ms)
+                self._traffic.answered(number, one.next_due_ms, self._clock())
             is_outdated = yield from self._catch_up(failed)
             for error in failed.values():
                 raise error
-        return Applied([replies[at] for at in range(len(commands))], enqueued, self._next_due_ms())
+        return Applied(
+            [replies[at] for at in range(len(commands))],
+            enqueued,
+            self._traffic.next_due_ms(self._clock()),
+        )
 
     def _catch_up(self, failed: dict[int, Exception]) -> Steps[Spread, bool]:
         """Learn the layout again if somebody else has changed it; those who say so are taken out."""
@@ -255,7 +214,7 @@ class Partitions:
         routed = yield from self._route(renewals, {})
         done, failed = yield from self._ask(
             {
-                number: self._parts[number].operations.apply(_commands(its), sweep=0)
+                number: self._parts[number].apply(_commands(its), sweep=0)
                 for number, its in routed.items()
             }
         )
@@ -271,136 +230,61 @@ class Partitions:
     def exchange(self, commands: Sequence[Command], take: Take) -> Steps[Spread, Exchanged]:
         """See `Backend.exchange`; `AWAY` for commands in partitions that cannot be reached."""
         routed = yield from self._route(commands, {})
-        sent = self._to_send(routed, take)
+        wanted = {number: _commands(its) for number, its in routed.items()}
+        sent = self._traffic.to_send(wanted, take, self._clock())
         done, failed = yield from self._ask(
-            {number: self._parts[number].operations.exchange(*one) for number, one in sent.items()}
+            {number: self._parts[number].exchange(*one) for number, one in sent.items()}
         )
         yield from self._catch_up(failed)
-        problem = self._note(failed, sent)
-        replies: dict[int, Reply] = {}
-        grants = []
-        for number, one in done.items():
-            part, (asked, taking) = self._parts[number], sent[number]
-            part.answered(self._clock(), one.next_due_ms)
-            if taking.limit:
-                part.is_warm = len(one.grants) == taking.limit
-            grants += one.grants
-            known = dict(zip(map(id, asked), one.replies, strict=True))
-            for at, command in routed.get(number, ()):
-                replies[at] = known.get(id(command), Answer.AWAY)
-        answered = [replies.get(at, Answer.AWAY) for at in range(len(commands))]
-        return Exchanged(answered, grants, self._next_due_ms(), problem)
-
-    def _to_send(self, routed: Routed, take: Take) -> dict[int, tuple[list[Command], Take]]:
-        """Return the exchange to make with each partition."""
-        now = self._clock()
-        shares = self._shares(take, routed, now)
-        sent: dict[int, tuple[list[Command], Take]] = {}
-        for number in {**routed, **shares}:
-            part = self._parts[number]
-            if part.away_until > now:
-                continue
-            if part.lost:
-                sent[number] = part.lost.pop(0)
-            else:
-                taking = replace(take, limit=shares.get(number, 0))
-                sent[number] = _commands(routed.get(number, ())), taking
-        return sent
-
-    def _note(
-        self, failed: Mapping[int, Exception], sent: Mapping[int, tuple[list[Command], Take]]
-    ) -> str:
-        """Take note of what went wrong, and return it for people.
-
-        Raises:
-            UnavailableError: If no partition can be reached.
-        """
         now = self._clock()
         for number, error in failed.items():
             if not isinstance(error, UnavailableError):
                 raise error
-            self._parts[number].failed(now, error)
-            if not isinstance(error, StoreFullError):
-                self._parts[number].lost.insert(0, sent[number])
-        problems = [part.problem for part in self._parts if part.away_until > now and part.problem]
-        if len(problems) == len(self._parts):
-            raise problems[0]
-        return str(problems[0]) if problems else ""
-
-    def _shares(self, take: Take, routed: Routed, now: int) -> dict[int, int]:
-        """Return which partitions to look at, and how many calls to take from each at the most."""
-        session = session_of(take.claim_id)
-        claim_id, shares = self._shared.pop(session, ("", {}))
-        if claim_id != take.claim_id:  # else it is asked again, and to get the same calls
-            shares = self._share_out(take.limit, routed, now)
-        self._shared[session] = take.claim_id, shares
-        if len(self._shared) > _SESSIONS:
-            del self._shared[next(iter(self._shared))]
-        return shares
-
-    def _share_out(self, limit: int, routed: Routed, now: int) -> dict[int, int]:
-        here = self._in_turn(now)
-        warm = [number for number in here if self._parts[number].is_warm]
-        looks = self._looks(here, routed, now)
-        if not (routed or warm or looks):
-            looks = here  # somebody looks for work, and nobody knows of any
-        chosen = dict.fromkeys(looks)
-        for number in warm:
-            if len(chosen) * _FEW >= limit:
-                break
-            chosen[number] = None
-        return dict.fromkeys(looks, 0) | _divided(limit, [*chosen])
-
-    def _sweeps(self, limit: int, routed: Routed) -> dict[int, int]:
-        now = self._clock()
-        here = self._in_turn(now)
-        return _divided(limit, self._looks(here, routed, now) or here)
-
-    def _in_turn(self, now: int) -> list[int]:
-        """Return the partitions that may be asked, beginning with another one each time."""
-        self._turn += 1
-        turns = ((self._turn + n) % len(self._parts) for n in range(len(self._parts)))
-        return [number for number in turns if self._parts[number].away_until <= now]
-
-    def _looks(self, here: list[int], routed: Routed, now: int) -> list[int]:
-        """Return the partitions that commands go to, or that have waited long enough."""
-        return [n for n in here if n in routed or self._parts[n].look_at <= now]
-
-    def _next_due_ms(self) -> int | None:
-        dues = [part.due_at for part in self._parts if part.due_at is not None]
-        return max(min(dues) - self._clock(), 0) if dues else None
+            self._traffic.failed(number, error, sent[number], now)
+        problem = self._traffic.problem(now)
+        replies: dict[int, Reply] = {}
+        grants = []
+        for number, one in done.items():
+            asked, taking = sent[number]
+            self._traffic.answered(number, one.next_due_ms, now)
+            self._traffic.granted(number, len(one.grants), taking.limit)
+            grants += one.grants
+            known = dict(zip(map(id, asked), one.replies, strict=True))  # perhaps older ones
+            for at, command in routed.get(number, ()):
+                replies[at] = known.get(id(command), Answer.AWAY)
+        answered = [replies.get(at, Answer.AWAY) for at in range(len(commands))]
+        return Exchanged(answered, grants, self._traffic.next_due_ms(now), problem)
 
     # -- waiting for work ------------------------------------------------------------------------
 
     def has_work(self, services: Sequence[str]) -> Steps[Spread, bool]:
         """Say whether a message waits somewhere, and remember where."""
         now = self._clock()
-        here = {n: part for n, part in enumerate(self._parts) if part.away_until <= now}
-        if any(part.is_warm for part in here.values()):
+        if self._traffic.is_warm(now):
             return True
+        here = self._traffic.reachable(now)
         done, failed = yield from self._ask(
-            {number: part.operations.has_work(services) for number, part in here.items()}
+            {number: self._parts[number].has_work(services) for number in here}
         )
         if not done:
             for error in failed.values():
                 raise error
         for number, is_there in done.items():
-            here[number].is_warm = is_there
+            self._traffic.warm(number, is_warm=is_there)
         return any(done.values())
 
     def bells(self, services: Sequence[str]) -> dict[int, list[str]]:
         """Return by slot where tokens come, for one idle worker each."""
-        now = self._clock()
         bells: dict[int, list[str]] = {}
-        for part in self._parts:
-            if part.away_until <= now:
-                bells |= part.operations.bells(services)
+        for number in self._traffic.reachable(self._clock()):
+            bells |= self._parts[number].bells(services)
         return bells
 
     def rung(self, slot: int) -> None:
         """Take note of a token."""
-        for part in self._parts:
-            part.is_warm |= part.operations.keys.slot == slot
+        for number, part in enumerate(self._parts):
+            if part.keys.slot == slot:
+                self._traffic.warm(number)
 
     # -- reading and purging ---------------------------------------------------------------------
 
@@ -419,7 +303,7 @@ class Partitions:
         for run_id in dict.fromkeys(run_ids):
             routed.setdefault(self.layout.place_of(run_id), []).append(run_id)
         done, failed = yield from self._ask(
-            {number: self._parts[number].operations.read(its) for number, its in routed.items()}
+            {number: self._parts[number].read(its) for number, its in routed.items()}
         )
         for error in failed.values():
             raise error
@@ -446,13 +330,6 @@ class Partitions:
         count = sum((yield from self._everywhere(steps)))
         yield from self.apply([], sweep=0)  # what was due next may be gone
         return count
-
-
-def _divided(limit: int, numbers: list[int]) -> dict[int, int]:
-    """Share *limit* out; those who come too late get nothing."""
-    numbers = numbers[:limit]
-    count = len(numbers)
-    return {number: limit // count + (n < limit % count) for n, number in enumerate(numbers)}
 
 
 def _commands(routed: Sequence[tuple[int, Command]]) -> list[Command]:

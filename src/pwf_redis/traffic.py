@@ -1,0 +1,184 @@
+"""Which partitions of a namespace a worker asks, and for how much: bookkeeping, without I/O.
+
+Calls are taken from where commands go anyway, and in turn from those partitions that are believed to
+have some, few at a time so that batches stay large. Each is looked at once a second, because timers
+have to be moved on there, too. One that cannot be reached is not asked again for a second.
+
+All times are milliseconds of one clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import attrs
+from msgspec.structs import replace
+
+from pwf_core.commands import Command
+from pwf_core.errors import StoreFullError, UnavailableError
+from pwf_core.ids import session_of
+from pwf_core.ports import Take
+
+__all__ = ["Sent", "Traffic"]
+
+Sent: TypeAlias = tuple[list[Command], Take]
+"""An exchange with one partition."""
+
+_LOOK_MS = 1000  # until a partition is looked at again
+_PAUSE_MS, _PAUSE_FULL_MS = 1000, 100  # until one that was away, or full, is asked again
+_SESSIONS = 1000  # workers' lanes that are remembered, should one ask again
+_FEW = 16  # calls; where there is room for more, they are taken from several partitions
+
+
+@attrs.define(eq=False)
+class _Part:
+    """What is known of a partition.
+
+    Attributes:
+        is_warm: Whether there seem to be calls to take.
+        look_at: When it wants to be looked at.
+        due_at: When its earliest timer is due; None without one.
+        away_until: When it may be asked again.
+        problem: What went wrong last.
+        lost: Exchanges whose replies got lost. Each is made again as it was, before any other: it
+            may have been made, and what it has granted waits for somebody who knows of it.
+    """
+
+    is_warm: bool = True
+    look_at: int = 0
+    due_at: int | None = None
+    away_until: int = 0
+    problem: UnavailableError | None = None
+    lost: list[Sent] = attrs.field(factory=list)
+
+
+@attrs.define
+class Traffic:
+    """What one user of a namespace knows of its partitions."""
+
+    _parts: list[_Part] = attrs.field(factory=list, init=False)
+    _turn: int = attrs.field(default=0, init=False)
+    # By session: the last claim, and what was taken from each partition at the most.
+    _shared: dict[str, tuple[str, dict[int, int]]] = attrs.field(factory=dict, init=False)
+
+    def grow(self, size: int) -> None:
+        """Take note that there are so many partitions."""
+        self._parts += [_Part() for _ in range(size - len(self._parts))]
+
+    # -- whom to ask -----------------------------------------------------------------------------
+
+    def to_send(
+        self, routed: Mapping[int, Sequence[Command]], take: Take, now: int
+    ) -> dict[int, Sent]:
+        """Return the exchange to make with each partition.
+
+        Args:
+            routed: The commands that go to each.
+            take: What the worker has room for, in all of them together.
+            now: The time.
+        """
+        shares = self._shares(take, routed, now)
+        sent: dict[int, Sent] = {}
+        for number in {**routed, **shares}:
+            part = self._parts[number]
+            if part.away_until > now:
+                continue
+            if part.lost:
+                sent[number] = part.lost.pop(0)
+            else:
+                taking = replace(take, limit=shares.get(number, 0))
+                sent[number] = [*routed.get(number, ())], taking
+        return sent
+
+    def sweeps(self, limit: int, routed: Collection[int], now: int) -> dict[int, int]:
+        """Return how many timers to fire in each partition at the most, *limit* in all."""
+        here = self.reachable(now)
+        return _divided(limit, self._looks(here, routed, now) or here)
+
+    def reachable(self, now: int) -> list[int]:
+        """Return the partitions that may be asked, beginning with another one each time."""
+        self._turn += 1
+        turns = ((self._turn + n) % len(self._parts) for n in range(len(self._parts)))
+        return [number for number in turns if self._parts[number].away_until <= now]
+
+    def _shares(self, take: Take, routed: Collection[int], now: int) -> dict[int, int]:
+        session = session_of(take.claim_id)
+        claim_id, shares = self._shared.pop(session, ("", {}))
+        if claim_id != take.claim_id:  # else it is asked again, and to get the same calls
+            shares = self._share_out(take.limit, routed, now)
+        self._shared[session] = take.claim_id, shares
+        if len(self._shared) > _SESSIONS:
+            del self._shared[next(iter(self._shared))]
+        return shares
+
+    def _share_out(self, limit: int, routed: Collection[int], now: int) -> dict[int, int]:
+        here = self.reachable(now)
+        warm = [number for number in here if self._parts[number].is_warm]
+        looks = self._looks(here, routed, now)
+        if not (looks or warm):
+            looks = here  # somebody looks for work, and nobody knows of any
+        chosen = dict.fromkeys(looks)
+        for number in warm:
+            if len(chosen) * _FEW >= limit:
+                break
+            chosen[number] = None
+        return dict.fromkeys(looks, 0) | _divided(limit, [*chosen])
+
+    def _looks(self, here: Iterable[int], routed: Collection[int], now: int) -> list[int]:
+        """Return the partitions that commands go to, or that have waited long enough."""
+        return [n for n in here if n in routed or self._parts[n].look_at <= now]
+
+    # -- what came of it -------------------------------------------------------------------------
+
+    def answered(self, number: int, next_due_ms: int | None, now: int) -> None:
+        """Take note that a partition has been asked, and when its next timer is due."""
+        part = self._parts[number]
+        part.problem = None
+        part.due_at = None if next_due_ms is None else now + next_due_ms
+        part.look_at = now + min(_LOOK_MS, _LOOK_MS if next_due_ms is None else next_due_ms)
+
+    def granted(self, number: int, taken: int, limit: int) -> None:
+        """Take note of how many calls a partition had."""
+        if limit:
+            self._parts[number].is_warm = taken == limit
+
+    def warm(self, number: int, *, is_warm: bool = True) -> None:
+        """Take note whether a partition has calls to take."""
+        self._parts[number].is_warm = is_warm
+
+    def is_warm(self, now: int) -> bool:
+        """Whether one that may be asked has calls to take."""
+        return any(part.is_warm and part.away_until <= now for part in self._parts)
+
+    def failed(self, number: int, error: UnavailableError, sent: Sent, now: int) -> None:
+        """Take note that an exchange did not work."""
+        part = self._parts[number]
+        part.problem = error
+        is_full = isinstance(error, StoreFullError)  # and has done nothing
+        part.away_until = now + (_PAUSE_FULL_MS if is_full else _PAUSE_MS)
+        if not is_full:
+            part.lost.insert(0, sent)
+
+    def problem(self, now: int) -> str:
+        """Return what is wrong with some partition, for people; "" if all is well.
+
+        Raises:
+            UnavailableError: If none can be asked.
+        """
+        problems = [part.problem for part in self._parts if part.away_until > now and part.problem]
+        if problems and len(problems) == len(self._parts):
+            raise problems[0]
+        return str(problems[0]) if problems else ""
+
+    def next_due_ms(self, now: int) -> int | None:
+        """Return how long until the earliest timer that is known; None without one."""
+        dues = [part.due_at for part in self._parts if part.due_at is not None]
+        return max(min(dues) - now, 0) if dues else None
+
+
+def _divided(limit: int, numbers: list[int]) -> dict[int, int]:
+    """Share *limit* out; those who come too late get nothing."""
+    numbers = numbers[:limit]
+    count = len(numbers)
+    return {number: limit // count + (n < limit % count) for n, number in enumerate(numbers)}

@@ -1,0 +1,253 @@
+"""Partitions without a server: which keys and slots, which layouts, what goes where."""
+
+import pytest
+
+from pwf_core.commands import Commit
+from pwf_core.decisions import Decision, NewCall
+from pwf_core.errors import ConfigurationError, StoreFullError, StoreUnavailableError
+from pwf_core.ids import ClaimId, RunId, home_of, place_in, placed
+from pwf_core.ports import Take
+from pwf_core.steps import drive
+
+pytest.importorskip("redis")
+
+from pwf_redis.keys import MOST_PARTITIONS, Keys
+from pwf_redis.layout import Layout
+from pwf_redis.rounds import Spread, ask, together
+from pwf_redis.traffic import Traffic
+
+CALL = NewCall("c" * 32, "work.task", b"", 0, 0)
+RUNS = [RunId(f"{number:032x}") for number in range(100)]
+
+
+class TestKeys:
+    def test_nodes_get_as_many_partitions_as_the_next(self):
+        for nodes in (2, 3, 4, 5, 8):
+            for partitions in (8, 16, 32, 64, MOST_PARTITIONS):
+                slots = [Keys("any", number).slot for number in range(partitions)]
+                counts = [0] * nodes
+                for slot in slots:
+                    counts[slot * nodes // 16_384] += 1
+                assert max(counts) - min(counts) <= 2
+                assert len(set(slots)) == partitions
+
+    def test_stay_as_they_are(self):
+        """What is stored is found by these names for ever."""
+        prefixes = [Keys("default", number).prefix for number in range(4)]
+
+        assert prefixes == [
+            "pwf:{default:0}:",
+            "pwf:{default:1.112}:",
+            "pwf:{default:2.317}:",
+            "pwf:{default:3.371}:",
+        ]
+
+
+class TestIds:
+    def test_say_where_a_run_is(self):
+        run_id = placed(RUNS[1], 12)
+
+        assert run_id == f"{RUNS[1]}-12"
+        assert place_in(run_id) == 12
+        assert placed(run_id, 3) == f"{RUNS[1]}-3"
+
+    @pytest.mark.parametrize(
+        "text", [RUNS[1], "order-7", f"{RUNS[1]}-007", f"{RUNS[1]}-", f"{RUNS[1]}-7\n"]
+    )
+    def test_of_others_say_nothing(self, text):
+        assert place_in(RunId(text)) is None
+
+    def test_homes_of_keys_stay_as_they_are(self):
+        assert [home_of(f"order-{number}", 8) for number in range(8)] == [
+            *(1, 5, 3, 0),
+            *(2, 6, 5, 1),
+        ]
+
+
+class TestLayout:
+    @pytest.mark.parametrize(
+        ("layout", "text"),
+        [
+            (Layout(paired=False), "1 fused"),
+            (Layout(paired=True), "1 paired"),
+            (Layout(paired=False, sizes=(8,)), "1 fused 8"),
+            (Layout(paired=False, sizes=(1, 4, 16)), "1 fused 1 4 16"),
+            (Layout(paired=False, sizes=(8,), growing=32), "1 fused 8>32"),
+            (Layout(paired=False, sizes=(1,), growing=32), "1 fused 1>32"),
+            (Layout(paired=False, sizes=(), growing=8), "1 fused >8"),
+        ],
+    )
+    def test_is_written_and_read(self, layout, text):
+        assert layout.text == text
+        assert Layout.parse(text, paired=layout.paired) == layout
+        assert Layout.parse(text, paired=not layout.paired) is None
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "2 fused",
+            "1 fused ",
+            "1 fused 0",
+            "1 fused 8 8",
+            "1 fused 16 8",
+            "1 fused 8>8",
+            "1 fused x",
+            "1 fused8",
+            "1 fused 8>",
+        ],
+    )
+    def test_of_others_is_not_read(self, text):
+        assert Layout.parse(text, paired=False) is None
+
+    def test_runs_stay_where_they_are(self):
+        """However often partitions are added."""
+        small, large = (Layout(paired=False, sizes=sizes) for sizes in ((2,), (2, 8, 64)))
+        ids = [*RUNS, *(placed(run_id, 1) for run_id in RUNS), RunId("anything")]
+
+        assert [small.place_of(one) for one in ids] == [large.place_of(one) for one in ids]
+        assert {small.place_of(one) for one in RUNS} == {0, 1}
+        assert large.place_of(placed(RUNS[0], 63)) == 63
+
+    def test_keys_are_looked_for_where_they_were(self):
+        layout = Layout(paired=False, sizes=(2, 8))
+        homes = layout.homes_of("order-7")
+
+        assert homes[0] == home_of("order-7", 8)
+        assert {*homes} == {home_of("order-7", 8), home_of("order-7", 2)}
+
+
+def test_together_keeps_troubles_apart():
+    """Steps of several slots share round trips; one that fails stops no other."""
+
+    def two():
+        first = yield from ask("A")
+        second = yield from ask("B")
+        return first + second
+
+    rounds = []
+
+    def perform(effect):
+        assert isinstance(effect, Spread)
+        rounds.append({slot: commands[0][0] for slot, commands in effect.rounds.items()})
+        return {
+            slot: ConfigurationError("no") if (slot, commands[0][0]) == (7, "B") else [slot]
+            for slot, commands in effect.rounds.items()
+        }
+
+    found = drive(together({5: two(), 6: ask("A"), 7: two()}), perform)
+
+    assert rounds == [{5: "A", 6: "A", 7: "A"}, {5: "B", 7: "B"}]
+    assert (found[5], found[6]) == (10, 6)
+    assert isinstance(found[7], ConfigurationError)
+
+
+def commit(place):
+    return Commit(placed(RUNS[place], place), CALL.call_id, ClaimId("w:1"), Decision())
+
+
+def take(number=1, limit=30, lane=0):
+    return Take(("work",), limit, ClaimId(f"w.{lane}:{number}"), 1000)
+
+
+AWAY, FULL = StoreUnavailableError("away"), StoreFullError("full")
+
+
+class TestTraffic:
+    @pytest.fixture
+    def traffic(self):
+        """Four partitions, each of which has been asked at the time of 1000 and had nothing."""
+        traffic = Traffic()
+        traffic.grow(4)
+        for number in range(4):
+            traffic.answered(number, None, 1000)
+            traffic.granted(number, 0, 1)
+        return traffic
+
+    def limits(self, sent):
+        return {number: taking.limit for number, (_, taking) in sent.items()}
+
+    def test_whoever_has_nothing_to_say_looks_everywhere(self, traffic):
+        limits = self.limits(traffic.to_send({}, take(limit=6), 1001))
+        assert sorted(limits) == [0, 1, 2, 3]
+        assert sorted(limits.values()) == [1, 1, 2, 2]
+
+    def test_commands_go_where_they_belong_and_bring_calls(self, traffic):
+        sent = traffic.to_send({3: [commit(3)]}, take(), 1001)
+
+        assert [*sent] == [3]
+        assert sent[3] == ([commit(3)], take())
+
+    def test_calls_come_from_where_there_are_some(self, traffic):
+        """Few at a time, so that batches stay large; and from all of them in turn."""
+        for number in range(4):
+            traffic.warm(number)
+
+        assert traffic.is_warm(1001)
+        taken = [self.limits(traffic.to_send({}, take(n, limit=20), 1001)) for n in range(4)]
+        assert [sum(one.values()) for one in taken] == [20] * 4
+        assert {number for one in taken for number in one} == {0, 1, 2, 3}
+        assert max(map(len, taken)) == 2
+
+    def test_each_is_looked_at_in_time(self, traffic):
+        """Once a second, and when a timer is due; also by those who have no room."""
+        traffic.answered(2, 300, 1000)
+
+        assert traffic.next_due_ms(1100) == 200
+        assert self.limits(traffic.to_send({0: [commit(0)]}, take(1, 0), 1301)) == {2: 0, 0: 0}
+        traffic.answered(2, None, 1301)
+        sent = traffic.to_send({0: [commit(0)]}, take(2, 0), 2100)
+        assert {*self.limits(sent)} == {0, 1, 3}
+
+    def test_the_same_claim_gets_the_same_calls(self, traffic):
+        """Whatever has become known meanwhile, and whatever other lanes do."""
+        first = traffic.to_send({}, take(1), 1001)
+        traffic.warm(2)
+        other = traffic.to_send({}, take(1, lane=1), 1001)
+
+        assert [*other] == [2]
+        assert self.limits(traffic.to_send({}, take(1), 1001)) == self.limits(first)
+        assert [*traffic.to_send({}, take(2), 1001)] == [2]
+
+    def test_one_that_is_away_is_left_alone_for_a_second(self, traffic):
+        (sent,) = traffic.to_send({1: [commit(1)]}, take(), 1001).values()
+        traffic.failed(1, AWAY, sent, 1002)
+
+        assert traffic.problem(1002) == "away"
+        assert 1 not in traffic.to_send({1: [commit(1)]}, take(2), 2001)
+        assert 1 not in traffic.reachable(2001)
+        assert 1 in traffic.reachable(2002)
+
+    def test_what_got_lost_is_made_again_as_it_was(self, traffic):
+        """Its claim gets what it was granted then; whoever asks next has to wait for that."""
+        (lost,) = traffic.to_send({1: [commit(1)]}, take(1), 1001).values()
+        traffic.failed(1, AWAY, lost, 1002)
+        again = traffic.to_send({1: [commit(1)] * 2}, take(7, lane=1), 2002)
+
+        assert again[1] == lost
+        assert traffic.to_send({1: [commit(1)] * 2}, take(8), 2002)[1][0] == [commit(1)] * 2
+
+    def test_one_that_is_full_has_done_nothing(self, traffic):
+        (sent,) = traffic.to_send({1: [commit(1)]}, take(), 1001).values()
+        traffic.failed(1, FULL, sent, 1002)
+
+        assert 1 not in traffic.reachable(1101)
+        again = traffic.to_send({1: []}, take(2), 1102)
+        assert again[1] == ([], take(2))
+
+    def test_when_all_are_away_somebody_has_to_wait(self, traffic):
+        for number in range(4):
+            assert number == 0 or traffic.problem(1001) == "away"
+            traffic.failed(number, AWAY, ([], take()), 1001)
+
+        with pytest.raises(StoreUnavailableError):
+            traffic.problem(1002)
+        assert traffic.reachable(1002) == []
+        traffic.answered(0, None, 2001)
+        assert traffic.problem(2001) == ""
+
+    def test_sweeps_are_shared_out(self, traffic):
+        assert sum(traffic.sweeps(10, [], 1001).values()) == 10
+        assert traffic.sweeps(10, [3], 1001) == {3: 10}
+        traffic.answered(1, 5, 1001)
+        assert traffic.sweeps(10, [3], 1006) == {1: 5, 3: 5}
