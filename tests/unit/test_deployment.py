@@ -10,16 +10,23 @@ from pwf_rabbit.topology import Topology
 
 pytest.importorskip("redis")
 
-from pwf_redis.checks import NEEDED, NEEDED_BY_FSYNC, NEEDED_BY_SENTINELS, NEEDED_BY_STREAMS
+from pwf_redis.checks import (
+    NEEDED,
+    NEEDED_BY_CLUSTERS,
+    NEEDED_BY_FSYNC,
+    NEEDED_BY_SENTINELS,
+    NEEDED_BY_STREAMS,
+)
 
 
 def test_the_redis_user():
-    _urls, _sentinels, user, fsync, sentinels, streams = blocks("text")
+    _urls, _sentinels, _cluster, user, fsync, sentinels, clusters, streams = blocks("text")
 
     words = ["ACL", "SETUSER", "worker", "on", ">password", *redis_rules("default", NEEDED)]
     assert user.replace("\\\n", " ").split() == words
     assert fsync.split() == [f"+{command}" for command in NEEDED_BY_FSYNC]
     assert sentinels.split() == [f"+{command}" for command in NEEDED_BY_SENTINELS]
+    assert clusters.split() == [f"+{command}" for command in NEEDED_BY_CLUSTERS]
     assert streams.split() == [f"+{command}" for command in NEEDED_BY_STREAMS]
 
 
