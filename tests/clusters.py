@@ -20,10 +20,15 @@ _LIMIT = 30.0  # seconds until a cluster is one
 class Node(RedisServer):
     """One node; alone until it meets others."""
 
+    def __init__(self, *config: str) -> None:
+        super().__init__(*config)
+        self._further = config
+
     _port_names: ClassVar[tuple[str, ...]] = ("main", "bus")
 
     def _launch(self) -> Any:
         self._config = (
+            *self._further,
             "cluster-enabled yes",
             f"cluster-port {self._ports['bus']}",
             "cluster-node-timeout 1000",

@@ -7,6 +7,7 @@ are taken from the others meanwhile.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -15,7 +16,7 @@ import attrs
 from msgspec.structs import replace
 
 from pwf_core.commands import Answer, Command, Message, Renew, Reply, Start, Started
-from pwf_core.errors import UnavailableError
+from pwf_core.errors import StoreUnavailableError, UnavailableError
 from pwf_core.ids import RunId, place_in, placed
 from pwf_core.ports import Applied, Exchanged, Take
 from pwf_core.state import Rules
@@ -56,6 +57,7 @@ class Partitions:
     _now_ms: int = attrs.field(default=0, init=False)
     _parts: list[Operations] = attrs.field(factory=list, init=False)
     _traffic: Traffic = attrs.field(factory=Traffic, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)  # leases have a thread
 
     def __attrs_post_init__(self) -> None:
         self._keys(0)  # refuses a namespace that cannot be
@@ -71,12 +73,13 @@ class Partitions:
     def _settle(self) -> Steps[Spread, None]:
         paired = self.rules.paired
         self.layout = yield from settle(self.facts.where, self._keys, self.wanted, paired=paired)
-        for number in range(len(self._parts), self.layout.size):
-            facts = attrs.evolve(self.facts)
-            self._parts.append(Operations(self._keys(number), self.rules, facts, self._now_ms))
-        for part in self._parts:
-            part.layout = self.layout
-        self._traffic.grow(self.layout.size)
+        with self._lock:
+            for number in range(len(self._parts), self.layout.size):
+                facts = attrs.evolve(self.facts)
+                self._parts.append(Operations(self._keys(number), self.rules, facts, self._now_ms))
+            for part in self._parts:
+                part.layout = self.layout
+            self._traffic.grow(self.layout.size)
 
     @property
     def partitions(self) -> int:
@@ -117,6 +120,8 @@ class Partitions:
     def _everywhere(self, steps: Callable[[Operations], Steps[Round, T]]) -> Steps[Spread, list[T]]:
         parts = enumerate(self._parts)
         done, failed = yield from self._ask({number: steps(part) for number, part in parts})
+        if (yield from self._catch_up(failed)):
+            raise StoreUnavailableError("Partitions are being added just now; try again.")
         for error in failed.values():
             raise error
         return [*done.values()]
@@ -218,7 +223,7 @@ class Partitions:
                 for number, its in routed.items()
             }
         )
-        yield from self._catch_up(dict(failed))
+        yield from self._catch_up(failed)
         if not done:
             for error in failed.values():
                 raise error

@@ -9,6 +9,7 @@ All times are milliseconds of one clock.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -55,8 +56,9 @@ class _Part:
 
 @attrs.define
 class Traffic:
-    """What one user of a namespace knows of its partitions."""
+    """What one user of a namespace knows of its partitions; for any thread."""
 
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _parts: list[_Part] = attrs.field(factory=list, init=False)
     _turn: int = attrs.field(default=0, init=False)
     # By session: the last claim, and what was taken from each partition at the most.
@@ -78,17 +80,18 @@ class Traffic:
             take: What the worker has room for, in all of them together.
             now: The time.
         """
-        shares = self._shares(take, routed, now)
         sent: dict[int, Sent] = {}
-        for number in {**routed, **shares}:
-            part = self._parts[number]
-            if part.away_until > now:
-                continue
-            if part.lost:
-                sent[number] = part.lost.pop(0)
-            else:
-                taking = replace(take, limit=shares.get(number, 0))
-                sent[number] = [*routed.get(number, ())], taking
+        with self._lock:
+            shares = self._shares(take, routed, now)
+            for number in {**routed, **shares}:
+                part = self._parts[number]
+                if part.away_until > now:
+                    continue
+                if part.lost:
+                    sent[number] = part.lost.pop(0)
+                else:
+                    taking = replace(take, limit=shares.get(number, 0))
+                    sent[number] = [*routed.get(number, ())], taking
         return sent
 
     def sweeps(self, limit: int, routed: Collection[int], now: int) -> dict[int, int]:
@@ -172,8 +175,8 @@ class Traffic:
         return str(problems[0]) if problems else ""
 
     def next_due_ms(self, now: int) -> int | None:
-        """Return how long until the earliest timer that is known; None without one."""
-        dues = [part.due_at for part in self._parts if part.due_at is not None]
+        """Return how long until the earliest timer that is known can be fired; None without one."""
+        dues = [max(one.due_at, one.away_until) for one in self._parts if one.due_at is not None]
         return max(min(dues) - now, 0) if dues else None
 
 

@@ -6,6 +6,7 @@ The blocking flavour runs behind a thin shim, so that one test speaks for both.
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import threading
 import uuid
@@ -41,6 +42,7 @@ __all__ = [
     "Work",
     "ctl",
     "eventually",
+    "free_port",
     "fresh_name",
     "held_and_lost",
     "paired",
@@ -198,6 +200,13 @@ async def until(condition: Callable[[Health], object], flavour: Flavour, worker:
 def fresh_name() -> str:
     """Return a namespace that nobody has used."""
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server((LOOPBACK, 0)) as one:
+        port: int = one.getsockname()[1]
+    return port
 
 
 def with_options(url: str, **options: object) -> str:

@@ -6,15 +6,18 @@ import asyncio
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.clusters import RedisCluster, redis_cluster
+from tests.clusters import Node, RedisCluster, redis_cluster
+from tests.integration.certificates import Authority
 from tests.integration.sites import (
     LIMIT,
     Flavour,
     Work,
     eventually,
+    free_port,
     fresh_name,
     paired,
     until,
@@ -263,6 +266,25 @@ class TestWhatIsNoCluster:
             assert "connect to redis+cluster://" in await self.refused(flavour, one)
 
         asyncio.run(main())
+
+
+def test_encrypted(flavour: Flavour, redis_server: RedisServer, tmp_path: Path, work: Work) -> None:
+    """Nodes show certificates, and want to see one."""
+    authority = Authority(tmp_path)
+    cert, key = authority.sign("server")
+    ours = dict(zip(("certfile", "keyfile"), authority.sign("client"), strict=True))
+    tls = [f"tls-cert-file {cert}", f"tls-key-file {key}", f"tls-ca-cert-file {authority.ca}"]
+    port = free_port()
+
+    async def main(node: Node) -> None:
+        node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+        await eventually(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))
+        url = with_options(f"rediss+cluster://{LOOPBACK}:{port}", **ours, ca_certs=authority.ca)
+        async with flavour.client(url) as client, flavour.worker(client, work.service):
+            await done(await chains(client))
+
+    with Node(*tls, f"tls-port {port}", "tls-cluster yes") as node:
+        asyncio.run(main(node))
 
 
 def test_master_dies(flavour: Flavour, space: str, work: Work) -> None:

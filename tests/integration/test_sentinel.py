@@ -22,6 +22,7 @@ from tests.integration.sites import (
     Replicated,
     Work,
     eventually,
+    free_port,
     fresh_name,
     held_and_lost,
     paired,
@@ -244,13 +245,6 @@ def naming(port: int) -> bytes:
 
 
 NOBODY = b"*-1\r\n"
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server((LOOPBACK, 0)) as one:
-        port: int = one.getsockname()[1]
-    return port
 
 
 def use(flavour: Flavour, url: str) -> None:

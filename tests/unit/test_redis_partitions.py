@@ -210,10 +210,12 @@ class TestTraffic:
         assert [*traffic.to_send({}, take(2), 1001)] == [2]
 
     def test_one_that_is_away_is_left_alone_for_a_second(self, traffic):
+        traffic.answered(1, 100, 1000)
         (sent,) = traffic.to_send({1: [commit(1)]}, take(), 1001).values()
         traffic.failed(1, AWAY, sent, 1002)
 
         assert traffic.problem(1002) == "away"
+        assert traffic.next_due_ms(1300) == 702  # and no reason to ask before
         assert 1 not in traffic.to_send({1: [commit(1)]}, take(2), 2001)
         assert 1 not in traffic.reachable(2001)
         assert 1 in traffic.reachable(2002)
