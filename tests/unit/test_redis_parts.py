@@ -265,6 +265,15 @@ class TestScripts:
             "\n"
         )
 
+    def test_have_chapters_as_functions_within_each_other(self):
+        """Else a function's way to the locals that it shares would grow with the script."""
+        text = scripts.EXCHANGE.text(flagged=False).decode()
+        chapters = sum(scripts.source(name).count("\n--== ") for name in scripts.EXCHANGE.parts)
+
+        assert chapters > 3
+        assert len(re.findall(r"(?m)^return \(function\(\) --== ", text)) == chapters
+        assert text.endswith("return exchange()" + " end)()" * chapters + "\n")
+
     def test_flags_are_a_line_in_front(self):
         plain = scripts.DRAIN.text(flagged=False)
 

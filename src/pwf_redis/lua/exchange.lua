@@ -45,7 +45,7 @@ local function problem_of(problem)
   return type(problem) == 'table' and problem.err or tostring(problem)
 end
 
----- due timers ---------------------------------------------------------------------------------
+--== due timers =================================================================================
 
 local function fire_due()
   local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, sweep)

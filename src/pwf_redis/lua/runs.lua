@@ -22,6 +22,9 @@
 -- What costs time in Redis's Lua: calls into Redis (2 us each, so they are few), tables that grow
 -- (so they are made in their final size where that is known), and new strings. Hence records are
 -- msgpack values one after the other, not arrays: `{ cmsgpack.unpack(record) }` makes one table.
+-- And functions, which are made anew each time a script is run: for each local of the same block that one
+-- shares with it, Lua walks through all that are shared there. So a line `--== … ==` begins a chapter:
+-- it becomes a function within the chapter before (scripts.py), whose locals are found at once.
 --
 -- A later version of the same FORMAT may append values to a record: strings, numbers, booleans, and
 -- lists of these that are not empty, but no nil. They are not read here, and stay with the record
@@ -131,7 +134,7 @@ local ended_id
 
 local NONE = {}  -- an empty list, never changed
 
----- reading runs -------------------------------------------------------------------------------
+--== reading runs ===============================================================================
 
 -- A run: `calls` and `scopes` by id; `has`, its other fields (records as tables, to be changed in
 -- place and marked in `out`); in these, false is what there is none of, nil what was not read yet;
