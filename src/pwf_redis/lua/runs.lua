@@ -1,7 +1,7 @@
 -- runs.lua: the request, and the runs that it names, read into Lua tables and written back.
 --
--- The first of three parts of one constant script, put together when scripts are loaded: this one,
--- transition.lua with the rules, and exchange.lua, which is run.
+-- The first of four parts of one constant script, put together when scripts are loaded: this one,
+-- transition.lua with the rules, messages.lua, and exchange.lua or start.lua, which is run.
 --
 -- KEYS[1]   pwf:{namespace:partition}:due. Its prefix names every other key; all share its slot.
 -- ARGV[1]   The request: msgpack values, one after the other:

@@ -1,6 +1,6 @@
 -- transition.lua: what pwf_core/transition.py says, done inside Redis.
 --
--- The second of three parts of one script; see runs.lua for KEYS, ARGV and how runs are stored.
+-- The second of four parts of one script; see runs.lua for KEYS, ARGV and how runs are stored.
 -- Functions stand in the order of the reference and carry its names. Nothing here writes: what a
 -- command changes, it changes in tables, and notes for `flush`.
 
