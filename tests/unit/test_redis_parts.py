@@ -278,6 +278,8 @@ class TestScripts:
         """Making a function takes as long as running a small one."""
         functions = re.compile(r"(?m)^(?:local function |act\[)(\w+)")
         whole = "\n".join(map(scripts.source, scripts.START.parts))
+        # Each ends with a line `end` of its own, by which it is found.
+        assert len(scripts._FUNCTION.findall(whole)) == len(functions.findall(whole))
         text = scripts.START.text(flagged=False).decode()
         found = set(functions.findall(text))
 
