@@ -20,13 +20,17 @@ from pwf_core.service import Service
 from pwf_core.tasks import Task
 from pwf_core.texts import printable
 
-__all__ = ["IDLE_RECHECK", "OutcomeLog", "WorkerOptions", "log_end", "make_engine"]
+__all__ = ["IDLE_RECHECK", "LISTEN_AFTER", "OutcomeLog", "WorkerOptions", "log_end", "make_engine"]
 
 logger = logging.getLogger("pwf")
 
 # A wake-up is a hint that can get lost with a connection; an idle worker looks again this often, in
 # seconds, and moves on timers that others have set.
 IDLE_RECHECK = 1.0
+
+# As long as handlers are quick, the exchanges that carry what they concluded look for calls as well. To be
+# told of new ones, which takes round trips of its own, is asked for once some take longer; in seconds.
+LISTEN_AFTER = 0.002
 
 
 @attrs.frozen(kw_only=True)

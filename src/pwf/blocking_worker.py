@@ -22,7 +22,7 @@ from pwf._handlers import call_anywhere
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._leases import LeaseKeeper
-from pwf._options import IDLE_RECHECK, WorkerOptions, log_end, make_engine
+from pwf._options import IDLE_RECHECK, LISTEN_AFTER, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._threads import Threads
@@ -219,11 +219,11 @@ class BlockingWorker:
 
     def _pause(self, exchange: Exchange, reply: Exchanged) -> None:
         with self._lock:
-            room = self._engine.room
+            room, running = self._engine.room, bool(self._engine.running)
         if exchange.take.limit and len(reply.grants) == exchange.take.limit:
             if room:
                 return  # there may be more
-        elif room:
+        elif room and not (running and self._ready.wait(LISTEN_AFTER)):
             self._listen.set()
         due = reply.next_due_ms
         self._ready.wait(IDLE_RECHECK if due is None else min(due / 1000, IDLE_RECHECK))

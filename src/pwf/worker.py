@@ -23,7 +23,7 @@ from typing import Any, Self
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._leases import LeaseKeeper
-from pwf._options import IDLE_RECHECK, WorkerOptions, log_end, make_engine
+from pwf._options import IDLE_RECHECK, LISTEN_AFTER, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._runners import Runners
@@ -103,6 +103,7 @@ class Worker:
         self._hurry: asyncio.Event
         self._runners: Runners
         self._idle: asyncio.Task[None] | None = None
+        self._to_listen: asyncio.TimerHandle | None = None
         self._may_be_more = True  # calls to take
         self._look_at = 0.0  # by the loop's clock: when a timer is due, or may be
 
@@ -205,6 +206,8 @@ class Worker:
             self._runners.stop()
             for lane in lanes:
                 lane.cancel()
+            if self._to_listen is not None:
+                self._to_listen.cancel()
             if self._idle is not None:
                 self._idle.cancel()
 
@@ -259,9 +262,19 @@ class Worker:
             self._look_at = min(self._look_at, due)
         if exchange.take.limit and len(reply.grants) == exchange.take.limit:
             self._may_be_more = True
-        elif self._engine.room and (self._idle is None or self._idle.done()):
-            self._idle = asyncio.create_task(self._listen(), name="pwf-idle")
+        elif not self._engine.running:
+            self._begin_to_listen()
+        elif self._to_listen is None:
+            loop = asyncio.get_running_loop()
+            self._to_listen = loop.call_later(LISTEN_AFTER, self._begin_to_listen)
         self._ready.set()
+
+    def _begin_to_listen(self) -> None:
+        if self._to_listen is not None:
+            self._to_listen.cancel()
+            self._to_listen = None
+        if self._engine.room and (self._idle is None or self._idle.done()):
+            self._idle = asyncio.create_task(self._listen(), name="pwf-idle")
 
     async def _pause(self) -> None:
         """Wait until there may be something to do."""

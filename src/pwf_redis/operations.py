@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from pwf_core.commands import Answer, Command, Drop, Renew, Reply
+from pwf_core.commands import Answer, Command, Drop, Renew, Reply, Start
 from pwf_core.errors import PwfError, StoreFullError
 from pwf_core.ids import CallId, RunId
 from pwf_core.paired import PURGED, SWEEP
@@ -29,7 +29,7 @@ from pwf_redis.keys import UNDECODABLE_MAX, Keys, parse_member
 from pwf_redis.layout import Layout, check_format, other_format
 from pwf_redis.rounds import Command as RedisCommand
 from pwf_redis.rounds import Round, ask, call
-from pwf_redis.scripts import DRAIN, EXCHANGE, READ, Script
+from pwf_redis.scripts import DRAIN, EXCHANGE, READ, START, Script
 
 __all__ = ["Operations"]
 
@@ -126,8 +126,10 @@ class Operations:
         sweep: int,
         take: Take | None,
     ) -> Steps[Round, Done | Refused]:
+        starts = take is None and not sweep and all(isinstance(one, Start) for one in commands)
+        script = START if starts else EXCHANGE
         try:
-            return (yield from self._run(EXCHANGE, commands, sweep, take))
+            return (yield from self._run(script, commands, sweep, take))
         except StoreFullError:
             # What frees memory is let through, so that a full server can be worked empty.
             draining = [one for one in commands if not codec.needs_room(one)]

@@ -484,14 +484,18 @@ RULES = st.builds(
 
 @given(data=st.data(), rules=RULES)
 def test_store_does_what_the_reference_does(target, server, data, rules):
-    """Whatever is asked, in whatever batches."""
+    """Whatever is asked, in whatever batches; those of starts alone have a script of their own."""
     model, real = Model(rules), Real(target, server, rules)
     names = Names(model)
     try:
         for _ in range(data.draw(st.integers(3, 12), label="batches")):
             model.now_ms += data.draw(st.sampled_from([0, 1, 600, 3000]), label="time passes")
             real.operations.now_ms = model.now_ms
-            batch = names.batch(data.draw, data.draw(st.integers(1, 12)))
+            if data.draw(st.integers(0, 3), label="nothing but starts") == 0:
+                wanted = data.draw(st.lists(st.sampled_from(RUNS), min_size=1, max_size=3))
+                batch = [names.start(data.draw, run_id) for run_id in wanted]
+            else:
+                batch = names.batch(data.draw, data.draw(st.integers(1, 12)))
             if batch and data.draw(st.integers(0, 4)) == 0:
                 batch += batch[: data.draw(st.integers(1, len(batch)))]
             sweep = data.draw(st.sampled_from([0, 1, SWEEP]), label="sweep")

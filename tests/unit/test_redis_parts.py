@@ -266,6 +266,33 @@ class TestScripts:
             "\n"
         )
 
+    def test_have_chapters_as_functions_within_each_other(self):
+        """Else a function's way to the locals that it shares would grow with the script."""
+        text = scripts.EXCHANGE.text(flagged=False).decode()
+        chapters = sum(scripts.source(name).count("\n--== ") for name in scripts.EXCHANGE.parts)
+
+        assert chapters > 3
+        assert len(re.findall(r"(?m)^return \(function\(\) --== ", text)) == chapters
+        assert text.endswith("return exchange()" + " end)()" * chapters + "\n")
+
+    def test_of_some_commands_have_what_those_need(self):
+        """Making a function takes as long as running a small one."""
+        functions = re.compile(r"(?m)^(?:local function |act\[)(\w+)")
+        whole = "\n".join(map(scripts.source, scripts.START.parts))
+        # Each ends with a line `end` of its own, by which it is found.
+        assert len(scripts._FUNCTION.findall(whole)) == len(functions.findall(whole))
+        text = scripts.START.text(flagged=False).decode()
+        found = set(functions.findall(text))
+
+        assert found < {*functions.findall(whole), "1"}
+        assert {"1", "start", "apply", "find", "add", "enqueue", "write_messages"} <= found
+        assert not found & {"2", "claim", "cancel", "grant", "read_ahead", "fetch"}
+        assert text.count("\n") == whole.count("\n")
+        # Nothing that is left names one that is not.
+        code = re.sub(r"'[^'\n]*'|--[^\n]*|\w\.\w+", "", text)
+        missing = set(functions.findall(whole)) - found - {"START"}
+        assert not set(re.findall(r"\w+", code)) & missing
+
     def test_flags_are_a_line_in_front(self):
         plain = scripts.DRAIN.text(flagged=False)
 

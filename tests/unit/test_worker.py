@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import math
+import queue
 import subprocess
 import sys
 import threading
@@ -369,6 +370,88 @@ def test_calls_wait_for_others_where_handlers_are_slow() -> None:
                 await one.wait(timeout=LIMIT)
 
     asyncio.run(main())
+
+
+@pytest.fixture(params=["asyncio", "threads"])
+def listening(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Return what runs a scenario with a worker, given what starts runs there, and *note*.
+
+    That is told "idle" whenever the worker begins to listen for calls.
+    """
+
+    def run(
+        scenario: Callable[[Runner], None], service: Service, note: Callable[[str], None]
+    ) -> None:
+        def patch(port: object) -> None:
+            real = type(port).idle  # type: ignore[attr-defined]
+
+            def idle(*args: Any) -> Any:  # awaitable where the real one is
+                note("idle")
+                return real(*args)
+
+            monkeypatch.setattr(type(port), "idle", idle)
+
+        async def main() -> None:
+            async with connect("memory://") as backend:
+                patch(backend.port)
+                loop = asyncio.get_running_loop()
+
+                def start(first: Publish) -> None:
+                    asyncio.run_coroutine_threadsafe(backend.start(first), loop).result(LIMIT)
+
+                async with Worker(backend, service):
+                    await asyncio.to_thread(scenario, start)
+
+        if request.param == "asyncio":
+            asyncio.run(main())
+        else:
+            with connect_blocking("memory://") as backend:
+                patch(backend.port)
+                with BlockingWorker(backend, service):
+                    scenario(backend.start)
+
+    return run
+
+
+def test_worker_does_not_begin_to_listen_between_quick_handlers(
+    listening: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their exchanges look for calls anyway. Once nothing runs, it listens at once."""
+    monkeypatch.setattr("pwf.worker.LISTEN_AFTER", 100 * LIMIT)
+    monkeypatch.setattr("pwf.blocking_worker.LISTEN_AFTER", 100 * LIMIT)
+    service, notes = Service("quick"), queue.SimpleQueue[str]()
+
+    @service.task
+    def step(left: int) -> Next:
+        notes.put("step")
+        return publish(step, left - 1) if left > 1 else None
+
+    def scenario(start: Runner) -> None:
+        assert notes.get(timeout=LIMIT) == "idle"
+        start(publish(step, 3))
+
+        assert [notes.get(timeout=LIMIT) for _ in range(4)] == ["step", "step", "step", "idle"]
+
+    listening(scenario, service, notes.put)
+
+
+def test_worker_listens_beside_slow_handlers(listening: Runner) -> None:
+    service, notes, gate = Service("slow"), queue.SimpleQueue[str](), threading.Event()
+
+    @service.task
+    def wait() -> None:
+        notes.put("wait")
+        gate.wait(LIMIT)
+
+    def scenario(start: Runner) -> None:
+        assert notes.get(timeout=LIMIT) == "idle"
+        start(publish(wait))
+        try:
+            assert {notes.get(timeout=LIMIT) for _ in range(2)} == {"wait", "idle"}
+        finally:
+            gate.set()
+
+    listening(scenario, service, notes.put)
 
 
 def test_worker_tells_its_health() -> None:

@@ -22,10 +22,7 @@
 --             "message" (name: { service, entry id }). Send it again without that.
 --      or:  { 2, format }: nothing was done, because the namespace is used in another format
 --
--- Keys beside those of runs.lua:
---   queue:<service>   stream of messages, with a field m: <run id>:<call id>:<generation>;
---                     fields that a later version appends are ignored
---   wake:<service>    list of at most one token: somebody who waits for work is to look
+-- Keys beside those of runs.lua and messages.lua:
 --   take:<session>    what the last exchange of a worker came to, should its reply get lost
 --   undecodable       list of what strangers put into a queue, the latest first
 --
@@ -41,11 +38,7 @@ local sweep, take = wishes[2], wishes[3] ~= '' and {
 
 local KEEP_UNDECODABLE = 1000
 
-local function problem_of(problem)
-  return type(problem) == 'table' and problem.err or tostring(problem)
-end
-
----- due timers ---------------------------------------------------------------------------------
+--== due timers =================================================================================
 
 local function fire_due()
   local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, sweep)
@@ -65,13 +58,7 @@ local function fire_due()
   end
 end
 
----- messages -----------------------------------------------------------------------------------
-
-local function queue_key(service)
-  return prefix .. 'queue:' .. service
-end
-
-local waking = {}  -- services in which somebody is to look
+---- taking -------------------------------------------------------------------------------------
 
 -- A line is one service's messages: first those in its stream, then those made by this script.
 -- `names` has run, call and generation of each stream entry, or false for what is not one of ours.
@@ -163,16 +150,8 @@ local function take_calls(grants, granted)
   end
 end
 
--- First of all writes, and with a command that is refused when memory is full.
-local function write_messages()
-  for _, service in ipairs(services) do
-    local fresh = queued[service]
-    local key = queue_key(service)
-    for at = fresh.taken + 1, fresh.size, 4 do
-      redis.call('XADD', key, '*', 'm', fresh[at] .. ':' .. fresh[at + 1] .. ':' .. fresh[at + 2])
-      waking[service] = true
-    end
-  end
+-- What is in `lines` was taken by this script, or is none of ours.
+local function clear_lines()
   for _, line in ipairs(lines) do
     bulk('XDEL', line.key, line.gone)
     strange = strange + #line.bad
@@ -184,22 +163,7 @@ local function write_messages()
   end
 end
 
-local function wake()
-  for service in pairs(waking) do
-    local key = prefix .. 'wake:' .. service
-    if redis.call('LLEN', key) == 0 then redis.call('LPUSH', key, '1') end
-  end
-end
-
 ---- the exchange -------------------------------------------------------------------------------
-
-local function next_due()
-  local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-  local due = tonumber(first[2])
-  -- Whoever waits for a later one must know of it.
-  if not paired and awaited and due and awaited.due <= due then waking[awaited.service] = true end
-  return due and math.max(due - now, 0) or -1
-end
 
 -- The same exchange again: its reply was lost. Grants that still hold are given again.
 local function repeat_exchange(record)
@@ -221,10 +185,8 @@ local function repeat_exchange(record)
 end
 
 local function exchange()
-  -- A later version says first that it is going to write what we cannot read. From then on we write
-  -- nothing at all, however long this worker has been here.
-  local found = redis.call('GET', prefix .. 'format')
-  if found and found ~= format then return { 2, found } end
+  local other = other_format()
+  if other then return { 2, other } end
   local record_key
   if take then
     record_key = prefix .. 'take:' .. take.session
@@ -247,20 +209,16 @@ local function exchange()
     -- A grant is not kept but asked for again, which a claim may be.
     answers[number] = (command[2] ~= CLAIM or type(reply) ~= 'table') and reply
   end
-  local grants, granted, enqueued = {}, {}, {}
+  local grants, granted, enqueued = {}, {}, NONE
   if take and take.limit > 0 then
     local problem = take_calls(grants, granted)
     if problem then return problem end
   end
   if paired then
-    for _, service in ipairs(services) do
-      local fresh = queued[service]
-      for at = 1, fresh.size, 4 do
-        enqueued[#enqueued + 1] = { fresh[at], fresh[at + 1], fresh[at + 2], fresh[at + 3] }
-      end
-    end
+    enqueued = copies()
   else
     write_messages()
+    clear_lines()
   end
   flush()
   if take and (#commands > 0 or #granted > 0) then

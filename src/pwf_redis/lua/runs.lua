@@ -1,7 +1,7 @@
 -- runs.lua: the request, and the runs that it names, read into Lua tables and written back.
 --
--- The first of three parts of one constant script, put together when scripts are loaded: this one,
--- transition.lua with the rules, and exchange.lua, which is run.
+-- The first of four parts of one constant script, put together when scripts are loaded: this one,
+-- transition.lua with the rules, messages.lua, and exchange.lua or start.lua, which is run.
 --
 -- KEYS[1]   pwf:{namespace:partition}:due. Its prefix names every other key; all share its slot.
 -- ARGV[1]   The request: msgpack values, one after the other:
@@ -23,6 +23,9 @@
 -- What costs time in Redis's Lua: calls into Redis (2 us each, so they are few), tables that grow
 -- (so they are made in their final size where that is known), and new strings. Hence records are
 -- msgpack values one after the other, not arrays: `{ cmsgpack.unpack(record) }` makes one table.
+-- And functions, which are made anew each time a script is run: for each local of the same block that one
+-- shares with it, Lua walks through all that are shared there. So a line `--== … ==` begins a chapter:
+-- it becomes a function within the chapter before (scripts.py), whose locals are found at once.
 --
 -- A later version of the same FORMAT may append values to a record: strings, numbers, booleans, and
 -- lists of these that are not empty, but no nil. They are not read here, and stay with the record
@@ -133,7 +136,7 @@ local ended_id
 
 local NONE = {}  -- an empty list, never changed
 
----- reading runs -------------------------------------------------------------------------------
+--== reading runs ===============================================================================
 
 -- A run: `calls` and `scopes` by id; `has`, its other fields (records as tables, to be changed in
 -- place and marked in `out`); in these, false is what there is none of, nil what was not read yet;

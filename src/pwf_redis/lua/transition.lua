@@ -1,10 +1,10 @@
 -- transition.lua: what pwf_core/transition.py says, done inside Redis.
 --
--- The second of three parts of one script; see runs.lua for KEYS, ARGV and how runs are stored.
+-- The second of four parts of one script; see runs.lua for KEYS, ARGV and how runs are stored.
 -- Functions stand in the order of the reference and carry its names. Nothing here writes: what a
 -- command changes, it changes in tables, and notes for `flush`.
 
----- effects ------------------------------------------------------------------------------------
+--== effects ====================================================================================
 
 local service_names = {}
 
@@ -238,7 +238,7 @@ local function take_results(run, scope, first, size)
   for number = first, size - 1 do put(run, 'r:' .. scope .. ':' .. number, false) end
 end
 
----- what is left to do of a call -----------------------------------------------------------------
+--== what is left to do of a call =================================================================
 
 local function set_timer(run, id, address, due)
   timers[run.id .. ':' .. id .. ':' .. service_of(address)] = due
