@@ -256,6 +256,9 @@ class Deployment:
         line = f"{number:4} {lane.name} {describe(effect)}"
         self.trace.append(f"{line}: {kind.value}" if kind is not None else line)
         worker.turns.append(lane)
+        if kind is None:
+            lane.answer = self._perform(worker, effect), None
+            return
         match kind:
             case Kind.DEAD_BEFORE:
                 self._bury(worker)
@@ -278,9 +281,9 @@ class Deployment:
             case Kind.LATE:
                 lane.held = kind
             case _:
-                if kind is Kind.ANSWERED_LATE or kind is Kind.OUTRUN:
+                if kind in _OF_LANES:
                     lane.held, lane.since = kind, self.clock.now_ms()
-                elif kind is not None:
+                else:
                     self._stir(kind)
                 lane.answer = self._perform(worker, effect), None
 

@@ -110,9 +110,9 @@ class Worker:
             exchange = engine.next_exchange()
             lane = f", lane {exchange.lane + 1}" if engine.lanes > 1 else ""
             self.begin(self._exchange(engine, exchange), self.name + lane)
-        for turn in self.turns:
+        for number, turn in enumerate(self.turns):
             if isinstance(turn, RunningCall) or turn.held is None:
-                self.turns.remove(turn)
+                del self.turns[number]
                 return turn
         return None
 
@@ -152,17 +152,16 @@ class Worker:
     # -- as `pwf.Worker` does ---------------------------------------------------------------------
 
     def _is_time(self, engine: Engine, has_work: Callable[[], bool]) -> bool:
-        if not engine.may_overlap:
-            return False
         if engine.lanes == 1 and self.turns:
             return False  # handlers come first
         if self._listens and has_work():
             self._listens, self._may_be_more = False, True
-        return (
+        reason = (
             engine.has_conclusions
             or (self._may_be_more and engine.room > 0)
             or (self.due is not None and self.clock.now_ms() >= self.due)
         )
+        return reason and engine.may_overlap
 
     def _exchange(self, engine: Engine, exchange: Exchange) -> Life:
         if exchange.take.limit:
