@@ -126,7 +126,8 @@ def explore(
         resources: As for `Worker`; opened once.
 
     Raises:
-        ExplorationError: If a run does not end like the one without faults, or stalls.
+        ExplorationError: If a run does not end like the one without faults, or stalls; or if a call was
+            lost more often than with workers that died or stood still.
         ConfigurationError: If *replay* is not what an error has named.
     """
     found: list[Exploration] = []
