@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -20,8 +21,14 @@ ROOT = Path(__file__).parents[2]
 
 _GLANCE = 0.2  # seconds between two looks at the workers
 
-# What each worker serves; all services have one to spare.
-SERVED = (("alpha", "beta"), ("alpha", "beta"), ("alpha",), ("beta",))
+# What each worker serves, and how many calls at once, drawn at each start: batches of one, of many, and
+# of hundreds. All services have one to spare, and one that keeps up with the work.
+SERVED = (
+    (("alpha", "beta"), (64, 256)),
+    (("alpha", "beta"), (64, 256)),
+    (("alpha",), (1, 256)),
+    (("beta",), (1, 256)),
+)
 
 
 @attrs.define(eq=False)
@@ -29,6 +36,7 @@ class Slot:
     """A place for a worker, where one process follows another."""
 
     services: tuple[str, ...]
+    concurrencies: tuple[int, ...]
     process: subprocess.Popen[bytes] | None = None
     is_paused: bool = False
 
@@ -43,10 +51,11 @@ class Crew:
         restarts: How many workers ended by themselves, having found no server.
     """
 
-    def __init__(self, url: str, folder: Path, diary: Diary, *, lease: float) -> None:
+    def __init__(self, url: str, folder: Path, diary: Diary, *, lease: float, seed: int) -> None:
         self._url = url
         self._diary = diary
         self._lease = lease
+        self._chance = random.Random(f"{seed}:concurrency")
         self._environment = {
             **os.environ,
             VARIABLE: str(folder / "diary"),
@@ -55,7 +64,7 @@ class Crew:
         }
         self._folder = folder
         self._stack = ExitStack()
-        self.slots = [Slot(services) for services in SERVED]
+        self.slots = [Slot(*served) for served in SERVED]
         self.clients: list[subprocess.Popen[bytes]] = []
         self.faults: list[str] = []
         self.restarts = 0
@@ -119,6 +128,7 @@ class Crew:
     def _start_worker(self, slot: Slot) -> None:
         services = [f"tests.chaos.workflows:{name}" for name in slot.services]
         options = ["--lease", f"{self._lease}s", "--grace", "5s", "--log-level=warning"]
+        options.append(f"--concurrency={self._chance.choice(slot.concurrencies)}")
         slot.process = self._spawn("worker", "-m", "pwf.cli", "worker", *services, *options)
         slot.is_paused = False
 

@@ -20,6 +20,7 @@ NOWHERE = "-"
 
 _SERVICES = ("alpha", "beta")
 _FOR_EVER_MS = 3_600_000  # a timer that a soak never sees
+_WIDE = 0.01  # of the runs have hundreds of calls at once, so that there are batches of hundreds
 
 
 class Kind(StrEnum):
@@ -109,7 +110,7 @@ def draw(seed: int, number: int) -> Plan:
         case "asked":
             root = Node(path, Kind.ASK, draws.service(), value=draws.value())
         case _:
-            root = draws.node(path, 3)
+            root = draws.wide(path) if chance.random() < _WIDE else draws.node(path, 3)
     needs_key = kind in {"cancelled", "asked"}  # unknown ones would be left to themselves
     key = f"{seed}-{number}" if needs_key or chance.random() < 0.5 else ""
     return Plan(number, kind, key, round(chance.uniform(0, 1), 3), root, sum_of(root))
@@ -154,6 +155,14 @@ class _Drawing:
             delay_ms=self.delay(),
             children=tuple(self._children(path, kind, depth - 1, to)),
         )
+
+    def wide(self, path: str) -> Node:
+        """Return a gather of hundreds of leaves that take no time: in one decision, or in parts."""
+        count = self._chance.randint(150, 350)
+        leaves = (
+            Node(f"{path}.{n}", Kind.LEAF, self.service(), value=self.value()) for n in range(count)
+        )
+        return Node(path, Kind.GATHER, self.service(), value=self.value(), children=tuple(leaves))
 
     def _children(self, path: str, kind: Kind, depth: int, to: str) -> Iterator[Node]:
         several = [f"{path}.{n}" for n in range(self._chance.randint(2, 4))]

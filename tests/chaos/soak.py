@@ -80,7 +80,7 @@ async def _soak(settings: Settings, folder: Path) -> Verdict:
     retention = timedelta(seconds=settings.retention)
     try:
         async with Site(settings.backend, chance, retention) as site:
-            with Crew(site.url, folder, book, lease=settings.lease) as crew:
+            with Crew(site.url, folder, book, lease=settings.lease, seed=settings.seed) as crew:
                 return await _hold(settings, site, crew, book, folder)
     finally:
         book.close()

@@ -23,7 +23,7 @@ from pwf.testing import Exploration, ExplorationError, explore
 
 __all__ = ["at_once", "explore_tree"]
 
-_CONCURRENCIES = (1, 3, 64)
+_CONCURRENCIES = (1, 2, 64, 256)  # calls at once: batches of one, of few, of all that there is
 _CHUNK = 100  # workflows that a process takes at a time
 
 
@@ -40,7 +40,7 @@ def explore_tree(number: int) -> Exploration:
         faults=3,
         most=1,
         seed=number,
-        concurrency=_CONCURRENCIES[number % 3],
+        concurrency=_CONCURRENCIES[number % len(_CONCURRENCIES)],
     )
 
 

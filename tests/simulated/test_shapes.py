@@ -1,4 +1,4 @@
-"""Thirteen shapes, every single fault and about a thousand pairs of them, on both protocols."""
+"""Thirteen shapes, every single fault and hundreds of pairs of them, on both protocols."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import pytest
 from tests.simulated.shapes import SERVICES, SHAPES
 
 from pwf.testing import Exploration, explore
+from pwf.testing._deployment import kinds_of
+from pwf.testing._workers import Protocol
 
-PAIRS = 1_050  # by shape, concurrency and protocol: 54,600 at most
-CONCURRENCIES = (1, 64)
-_KINDS = 8  # of faults at each effect
+PAIRS = 750  # by shape, concurrency and protocol: 97,500 at most
+CONCURRENCIES = (1, 2, 64)
 
 
 def counts(found: Exploration) -> tuple[int, int]:
     """Return how many single faults and pairs of them there were to try, by the number of effects."""
-    singles = [_KINDS * points for points in found.points.values()]
+    singles = [len(kinds_of(Protocol(name))) * points for name, points in found.points.items()]
     assert max(singles) <= PAIRS  # so all of them are tried
     return sum(singles), sum(min(PAIRS, math.comb(one, 2)) for one in singles)
 
@@ -28,6 +29,6 @@ def test_shape_survives_all_faults(shape: str, concurrency: int) -> None:
     found = explore(*SERVICES, start=SHAPES[shape], faults=2, most=PAIRS, concurrency=concurrency)
 
     fault_free = 2 * len(found.points)
-    assert ["fused", "paired"] == list(found.points)
+    assert (2 if concurrency == 1 else 4) == len(found.points)
     assert fault_free + sum(counts(found)) == found.runs
     assert found.refused > 0  # late commits did come

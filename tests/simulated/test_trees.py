@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.simulated.soak import explore_tree
 
-_AT_ONCE = 100
+_AT_ONCE = 50
 
 
 @pytest.mark.parametrize("first", range(0, 2_000, _AT_ONCE))

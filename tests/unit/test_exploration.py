@@ -51,8 +51,10 @@ def test_counts_what_was_explored() -> None:
     """It tells how many runs and effects there were, and how often side effects ran at most."""
     found = explore(work, start=publish(fork))
 
-    assert ["fused", "paired"] == list(found.points)
-    assert 2 * 2 + 8 * sum(found.points.values()) == found.runs
+    names = ["fused", "paired", "fused with two lanes", "paired with two lanes"]
+    assert names == list(found.points)
+    fused, paired, *lanes = found.points.values()
+    assert 4 * 2 + 8 * (fused + paired) + 11 * sum(lanes) == found.runs
     assert found.refused > 0
     assert ["work.fork: charge"] == list(found.effects)
     assert found.effects["work.fork: charge"].times >= 2
@@ -65,7 +67,7 @@ def test_draws_by_seed() -> None:
         explore(work, start=publish(fork), faults=3, most=20, seed=seed) for seed in (1, 1, 2)
     )
 
-    assert 2 * (2 + 3 * 20) == once.runs == other.runs
+    assert 4 * (2 + 3 * 20) == once.runs == other.runs
     assert once == again != other
 
 

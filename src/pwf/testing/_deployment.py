@@ -1,56 +1,47 @@
 """A deployment in one thread, on a virtual clock, in which every effect can go wrong by plan.
 
 The store is the reference, the workers are real `Engine`s, and the protocol between them is the one
-that real backends run: either fused, or `Paired` with a broker that is a few lists. A worker is a
-generator of effects; whoever drives it decides what becomes of each, so that a worker can die before
-an effect or after it, be told that the server was away, or be left standing at it.
+that real backends run: either fused, or `Paired` with a broker that is a few lists. What a worker has
+under way are generators of effects (`_workers.py`); here is decided what becomes of each effect, so that
+a worker can die before it or after it, be told that the server was away, or be left standing at it, alone
+or with all that it has under way.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
-from msgspec import Struct
 
 from pwf._handlers import call_sync, gather_returned
 from pwf._options import WorkerOptions, make_engine
 from pwf.testing._observing import NotingContext, Recording, Trip, commits, describe
+from pwf.testing._workers import Lane, Life, Protocol, Worker
 from pwf_core.commands import Start
 from pwf_core.decisions import Decision
-from pwf_core.engine import Engine, RunningCall
+from pwf_core.engine import RunningCall
 from pwf_core.errors import BrokerUnavailableError, StoreUnavailableError, UnavailableError
 from pwf_core.ids import CallId
-from pwf_core.inboxes import Inboxes
 from pwf_core.names import service_of
-from pwf_core.paired import (
-    Ack,
-    Apply,
-    Publish,
-    Receive,
-    Reject,
-    apply_steps,
-    exchange_steps,
-)
-from pwf_core.ports import Delivery, Exchanged
+from pwf_core.paired import Ack, Apply, Publish, Receive, Reject, apply_steps
+from pwf_core.ports import Delivery
 from pwf_core.service import Service
 from pwf_core.state import Rules
 from pwf_core.views import RunView
 from pwf_memory.clock import VirtualClock
 
-__all__ = ["Deployment", "Fault", "Kind", "Protocol"]
+__all__ = ["CrashError", "Deployment", "Fault", "Kind", "kinds_of"]
 
 _ENDLESS = 10_000  # effects of one run; more is a loop
+_LONG = 10_000  # ms that a lane is overtaken for, at the most: two leases
 
 
-class Protocol(StrEnum):
-    """How workers and servers talk."""
-
-    FUSED = "fused"  # one effect takes, applies and delivers
-    PAIRED = "paired"  # a store, and a broker apart from it
+class CrashError(BaseException):
+    """What a handler raises that takes its process down."""
 
 
 class Kind(StrEnum):
@@ -64,6 +55,18 @@ class Kind(StrEnum):
     OVERTAKEN = "stands still until another is about to commit"
     DOUBLED = "and every message is doubled"
     REORDERED = "and messages come in the opposite order"
+    # Of one lane, while the rest of its worker goes on:
+    LATE = "arrives when the rest of the worker waits for it"
+    ANSWERED_LATE = "is answered when the rest of the worker waits for it"
+    OUTRUN = "is answered when another lane is about to commit"
+
+
+_OF_LANES = (Kind.LATE, Kind.ANSWERED_LATE, Kind.OUTRUN)
+
+
+def kinds_of(protocol: Protocol) -> list[Kind]:
+    """Return what can go wrong there."""
+    return [kind for kind in Kind if protocol.lanes > 1 or kind not in _OF_LANES]
 
 
 @attrs.frozen(order=True)
@@ -74,40 +77,6 @@ class Fault:
     kind: Kind
 
 
-class _Handle(Struct, frozen=True):
-    """Not an effect: run a handler."""
-
-    engine: Engine
-    call: RunningCall
-
-
-class _Idle(Struct, frozen=True):
-    """Not an effect: there is nothing to do for so long, or until somebody else does something."""
-
-    next_due_ms: int | None
-
-
-_Life: TypeAlias = Generator[Any, Any, None]
-
-
-@attrs.define(eq=False)
-class _Worker:
-    """Who makes effects: a worker, or the client that starts the run."""
-
-    name: str
-    life: _Life
-    at: Any = None  # the effect that it stands at
-    unacked: list[Delivery] = attrs.field(factory=list)
-
-    def go_on(self, reply: object = None, error: Exception | None = None) -> bool:
-        """Have it go to its next effect; say whether there is one."""
-        try:
-            self.at = self.life.throw(error) if error is not None else self.life.send(reply)
-        except StopIteration:
-            return False
-        return True
-
-
 class Deployment:
     """One run of a workflow, with what goes wrong in it.
 
@@ -115,6 +84,7 @@ class Deployment:
         tables: The store.
         trace: Each effect that was made, for people.
         effects: How often each `ctx.effect(name)` was asked for, by call, task and name.
+        guilty: Calls whose handlers have taken a worker down.
     """
 
     def __init__(
@@ -129,19 +99,18 @@ class Deployment:
     ) -> None:
         self.clock = VirtualClock()
         self.protocol = protocol
-        self.tables = Recording(Rules(paired=protocol is Protocol.PAIRED), self.clock)
+        self.tables = Recording(Rules(paired=protocol.is_paired), self.clock)
         self.trace: list[str] = []
         self.effects: Counter[tuple[CallId, str, str]] = Counter()
+        self.guilty: set[CallId] = set()
         self._start = start
         self._services = services
         self._find = find
         self._plan = plan
         self._options = WorkerOptions(concurrency=concurrency)
-        self._queues: Any = defaultdict(deque)
-        if protocol is Protocol.FUSED:
-            self._queues = self.tables.queues
-        self._standing: list[_Worker] = []
-        self._rival: _Worker | None = None  # stands at an effect until another is about to commit
+        self._queues: Any = defaultdict(deque) if protocol.is_paired else self.tables.queues
+        self._standing: list[Worker] = []
+        self._rival: Worker | None = None  # stands at an effect until another is about to commit
         self._hired = 0
         self._worker = self._client()
 
@@ -170,37 +139,42 @@ class Deployment:
         """Go on until nothing is left to do; False if that does not come to an end."""
         while len(self.trace) < _ENDLESS:
             worker = self._worker
-            match worker.at:
-                case _Handle(engine, call):
-                    await self._handle(engine, call)
-                    worker.go_on()
-                case _Idle(next_due_ms):
-                    if not self._wait(next_due_ms):
+            match worker.next_turn(self._has_work):
+                case None:
+                    if not self._wait(worker):
                         return True
-                case effect:
-                    if self._rival is not None and commits(effect):
-                        worker = self._let_go_first(self._rival)
-                    self._meet_fate(worker)
+                case Lane() as lane if lane.answer is not None:
+                    worker.go_on(lane)
+                case Lane() as lane:
+                    self._arrive(worker, lane)
+                case call:
+                    await self._handle(worker, call)
         return False
 
     # -- workers ----------------------------------------------------------------------------------
 
-    def _hire(self) -> _Worker:
+    def _hire(self) -> Worker:
         self._hired += 1
-        worker = _Worker(f"worker {self._hired}", self._work(f"w{self._hired}"))
-        worker.go_on()
+        engine = make_engine(
+            self._services,
+            self._options,
+            f"w{self._hired}",
+            self._find,
+            lanes=self.protocol.lanes,
+        )
+        engine.on_outcome = lambda *_: None
+        return Worker(f"worker {self._hired}", self.protocol, self.clock, engine)
+
+    def _client(self) -> Worker:
+        worker = Worker("client", self.protocol, self.clock)
+        worker.begin(self._start_run(), worker.name)
         return worker
 
-    def _client(self) -> _Worker:
-        worker = _Worker("client", self._start_run())
-        worker.go_on()
-        return worker
-
-    def _start_run(self) -> _Life:
+    def _start_run(self) -> Life:
         done = False
         while not done:
             try:
-                if self.protocol is Protocol.PAIRED:
+                if self.protocol.is_paired:
                     yield from apply_steps([self._start])
                 else:
                     yield Apply([self._start])
@@ -208,34 +182,19 @@ class Deployment:
             except UnavailableError:
                 pass  # the same start again
 
-    def _work(self, session: str) -> _Life:
-        engine = make_engine(self._services, self._options, session, self._find)
-        engine.on_outcome = lambda *_: None
-        inboxes = Inboxes()
-        while True:
-            exchange = engine.next_exchange()
-            reply: Exchanged | None = None
-            while reply is None:
-                try:
-                    if self.protocol is Protocol.PAIRED:
-                        reply = yield from exchange_steps(exchange.commands, exchange.take, inboxes)
-                    else:
-                        reply = yield Trip(exchange.commands, exchange.take)
-                except UnavailableError:
-                    pass  # the same exchange again
-            for call in engine.exchanged(exchange, reply):
-                yield _Handle(engine, call)
-            if exchange.take.limit and not engine.has_conclusions and not reply.grants:
-                yield _Idle(reply.next_due_ms)
-
-    async def _handle(self, engine: Engine, call: RunningCall) -> None:
-        invoke = call.invoke
-        assert invoke is not None
+    async def _handle(self, worker: Worker, call: RunningCall) -> None:
+        engine, invoke = worker.engine, call.invoke
+        assert engine is not None
+        if invoke is None:
+            return  # it was lost while it waited for its turn
         task = invoke.task
         context = NotingContext.of(invoke.context, self._note(call))
         args = [context, *invoke.args] if task.takes_context else invoke.args
         try:
             value = await gather_returned(call_sync(task.fn, args, invoke.kwargs))
+        except CrashError:
+            self.guilty.add(call.grant.call_id)
+            self._bury(worker)
         except Exception as error:  # noqa: BLE001 -- the protocol decides what it means
             engine.raised(call, error)
         else:
@@ -249,13 +208,24 @@ class Deployment:
 
         return note
 
-    def _wait(self, next_due_ms: int | None) -> bool:
-        """Go on with what has come, or let time pass; False if there is nothing to wait for."""
-        if any(self._queues.get(service.name) for service in self._services):
-            self._worker.go_on()
+    def _has_work(self) -> bool:
+        return any(self._queues.get(service.name) for service in self._services)
+
+    def _wait(self, worker: Worker) -> bool:
+        """Go on with what was held back, or let time pass; False if there is nothing to wait for."""
+        if worker.let_go(Kind.LATE, Kind.ANSWERED_LATE):
             return True
-        view = self.view
-        if view is None or view.outcome.status.is_final or next_due_ms is None:
+        if worker.engine is None:  # the client has started its run
+            self._worker = self._standing.pop() if self._standing else self._hire()
+            return True
+        now, due, view = self.clock.now_ms(), worker.due, self.view
+        is_over = due is None or view is None or view.outcome.status.is_final
+        if worker.let_go(
+            Kind.OUTRUN,
+            since=math.inf if is_over or not worker.engine.may_overlap else now - _LONG,
+        ):
+            return True
+        if due is None or is_over:
             if self._rival is not None:
                 self._standing.append(self._rival)
                 self._rival = None
@@ -263,23 +233,32 @@ class Deployment:
                 return False
             self._worker = self._standing.pop(0)
             return True
-        self.clock.advance(max(next_due_ms, 1))
-        self._worker.go_on()
+        self.clock.advance(due - now)
         return True
-
-    def _let_go_first(self, rival: _Worker) -> _Worker:
-        """Have who would commit now wait, and return the *rival* that does so instead."""
-        self._standing.append(self._worker)
-        self._worker, self._rival = rival, None
-        return rival
 
     # -- effects ----------------------------------------------------------------------------------
 
-    def _meet_fate(self, worker: _Worker) -> None:
-        effect, number = worker.at, len(self.trace)
+    def _arrive(self, worker: Worker, lane: Lane) -> None:
+        if commits(lane.at):
+            worker.turns.appendleft(lane)  # for the time being
+            if self._rival is not None:
+                self._standing.append(worker)
+                self._worker, self._rival = self._rival, None
+                return
+            if worker.let_go(Kind.OUTRUN):
+                return
+            worker.turns.popleft()
+        self._meet_fate(worker, lane)
+
+    def _meet_fate(self, worker: Worker, lane: Lane) -> None:
+        effect, number = lane.at, len(self.trace)
         kind = self._plan.get(number)
-        line = f"{number:4} {worker.name} {describe(effect)}"
+        line = f"{number:4} {lane.name} {describe(effect)}"
         self.trace.append(f"{line}: {kind.value}" if kind is not None else line)
+        worker.turns.append(lane)
+        if kind is None:
+            lane.answer = self._perform(worker, effect), None
+            return
         match kind:
             case Kind.DEAD_BEFORE:
                 self._bury(worker)
@@ -287,44 +266,46 @@ class Deployment:
                 self._perform(worker, effect)
                 self._bury(worker)
             case Kind.STALLED:
+                worker.turns.rotate()  # so that it goes on from here
                 self._standing.append(worker)
                 self._worker = self._successor(worker)
             case Kind.OVERTAKEN:
+                worker.turns.rotate()
                 self._rival = worker
                 self._worker = self._successor(worker)
             case Kind.AWAY:
-                self._cut_off(worker, effect)
+                self._cut_off(worker, lane)
             case Kind.REPLY_LOST:
                 self._perform(worker, effect)
-                self._cut_off(worker, effect)
+                self._cut_off(worker, lane)
+            case Kind.LATE:
+                lane.held = kind
             case _:
-                if kind is not None:
+                if kind in _OF_LANES:
+                    lane.held, lane.since = kind, self.clock.now_ms()
+                else:
                     self._stir(kind)
-                self._go_on(worker, self._perform(worker, effect))
+                lane.answer = self._perform(worker, effect), None
 
-    def _go_on(self, worker: _Worker, reply: object = None, error: Exception | None = None) -> None:
-        if not worker.go_on(reply, error):  # the client has started its run
-            self._worker = self._standing.pop() if self._standing else self._hire()
-
-    def _cut_off(self, worker: _Worker, effect: object) -> None:
-        if isinstance(effect, (Publish, Receive, Ack, Reject)):
+    def _cut_off(self, worker: Worker, lane: Lane) -> None:
+        if isinstance(lane.at, (Publish, Receive, Ack, Reject)):
             self._redeliver(worker)
-            self._go_on(worker, error=BrokerUnavailableError("The broker is away."))
+            lane.answer = None, BrokerUnavailableError("The broker is away.")
         else:
-            self._go_on(worker, error=StoreUnavailableError("The store is away."))
+            lane.answer = None, StoreUnavailableError("The store is away.")
 
-    def _redeliver(self, worker: _Worker) -> None:
+    def _redeliver(self, worker: Worker) -> None:
         for delivery in worker.unacked:
             self._queues[delivery.service] += delivery.messages
         worker.unacked.clear()
 
-    def _bury(self, worker: _Worker) -> None:
-        worker.life.close()
+    def _bury(self, worker: Worker) -> None:
+        worker.close()
         self._redeliver(worker)
         self._worker = self._successor(worker)
 
-    def _successor(self, worker: _Worker) -> _Worker:
-        return self._client() if worker.name == "client" else self._hire()
+    def _successor(self, worker: Worker) -> Worker:
+        return self._client() if worker.engine is None else self._hire()
 
     def _stir(self, kind: Kind) -> None:
         for queue in self._queues.values():
@@ -333,7 +314,7 @@ class Deployment:
             else:
                 queue.reverse()
 
-    def _perform(self, worker: _Worker, effect: object) -> object:
+    def _perform(self, worker: Worker, effect: object) -> object:
         match effect:
             case Trip(commands, take):
                 return self.tables.exchange(commands, take)
@@ -350,7 +331,7 @@ class Deployment:
                 worker.unacked = [one for one in worker.unacked if one not in deliveries]
         return None
 
-    def _receive(self, worker: _Worker, services: Sequence[str], limit: int) -> list[Delivery]:
+    def _receive(self, worker: Worker, services: Sequence[str], limit: int) -> list[Delivery]:
         received: list[Delivery] = []
         for service in services:
             queue = self._queues[service]

@@ -30,6 +30,8 @@ class Trip(Struct, frozen=True):
 class Recording(Tables):
     """Keeps which commits were accepted, and how many refused: late ones, and repeated ones.
 
+    And how many executions of each call have ended with their lease.
+
     Whether a commit may be accepted is judged here once more, by what was granted before, so that
     explorations find it out if the fence in the core does not hold.
     """
@@ -39,6 +41,7 @@ class Recording(Tables):
         self.committed: list[tuple[CallId, str, Decision]] = []
         self.refused = 0
         self.overtaken: list[CallId] = []
+        self.lost: dict[CallId, int] = {}
         self._holders: dict[CallId, ClaimId] = {}
 
     def _do(self, command: Command, now: int) -> Reply:
@@ -47,6 +50,7 @@ class Recording(Tables):
         reply = super()._do(command, now)
         if type(reply) is Granted:
             self._holders[reply.call_id] = reply.claim_id
+            self.lost[reply.call_id] = reply.attempt - 1 - reply.failures
         return reply
 
     def _commit(self, command: Commit, now: int) -> Reply:

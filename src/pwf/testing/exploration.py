@@ -23,21 +23,28 @@ import attrs
 
 from pwf import _requests as requests
 from pwf._resources import Resources
-from pwf.testing._deployment import Deployment, Fault, Kind, Protocol
+from pwf.testing._deployment import Deployment, Fault, Kind, kinds_of
 from pwf.testing._loops import run_anywhere
+from pwf.testing._workers import Protocol
 from pwf_core.commands import Start
 from pwf_core.directives import Publish
 from pwf_core.errors import ConfigurationError, PwfError
 from pwf_core.ids import RunId
 from pwf_core.service import Service
-from pwf_core.transition import MAX_LOST
+from pwf_core.transition import MAX_LOST, SUSPECT_LOST
 from pwf_core.views import Outcome, Status
 
 __all__ = ["Exploration", "ExplorationError", "SideEffect", "explore"]
 
 _MOST = 2_500  # runs with the same number of faults, beyond one
 # Executions that end with their lease; who is overtaken makes another one wait, too.
-_LOSES = {Kind.DEAD_BEFORE: 1, Kind.DEAD_AFTER: 1, Kind.STALLED: 1, Kind.OVERTAKEN: 2}
+_LOSES = {
+    Kind.DEAD_BEFORE: 1,
+    Kind.DEAD_AFTER: 1,
+    Kind.STALLED: 1,
+    Kind.OVERTAKEN: 2,
+    Kind.OUTRUN: 2,
+}
 _RUN = RunId("0" * 32)  # always the same, for what is ordered by ids
 _TRACE = 24  # lines of it in an error: what happened before the end
 
@@ -61,7 +68,7 @@ class Exploration:
 
     Attributes:
         runs: Runs made, faults or not.
-        points: Effects of the run without faults, by protocol.
+        points: Effects of the run without faults, by protocol: fused, paired, and both with two lanes.
         effects: By task and name, "service.task: charge".
         refused: Commits that were refused: of workers that had lost their call, and repeated ones.
     """
@@ -101,8 +108,9 @@ def explore(
 ) -> Exploration:
     """Run a workflow with every fault at every effect, and compare.
 
-    The workers are real, the servers are simulated, with both protocols that backends use. Handlers
-    run one after the other, in this thread; give them fakes for what must not happen for real.
+    The workers are real, the servers are simulated, with both protocols that backends use, and with one
+    exchange of a worker under way at a time, and two. Handlers run one after the other, in this thread;
+    give them fakes for what must not happen for real.
 
     Args:
         services: Whose tasks take part.
@@ -112,12 +120,14 @@ def explore(
         most: Runs for each number of faults and each protocol; what is more is drawn by *seed*. None
             stands for all runs with one fault, and 2,500 with each number beyond.
         seed: Of what is drawn.
-        concurrency: Calls that a worker runs at once; with 1 there are more points to crash at.
+        concurrency: Calls that a worker runs at once; with few there are more points to crash at, and
+            with 1 only one exchange is under way at a time.
         replay: Only this run, as an error has named it.
         resources: As for `Worker`; opened once.
 
     Raises:
-        ExplorationError: If a run does not end like the one without faults, or stalls.
+        ExplorationError: If a run does not end like the one without faults, or stalls; or if a call was
+            lost more often than with workers that died or stood still.
         ConfigurationError: If *replay* is not what an error has named.
     """
     found: list[Exploration] = []
@@ -157,7 +167,10 @@ class _Explorer:
 
     async def explore(self, faults: int, most: int | None, chance: random.Random) -> None:
         for protocol in Protocol:
-            singles = _faults(await self._without_faults(protocol))
+            if protocol.lanes > self.concurrency:
+                continue  # a further lane would have nothing to ask for
+            points = await self._without_faults(protocol)
+            singles = [Fault(at, kind) for at in range(points) for kind in kinds_of(protocol)]
             for number in range(1, faults + 1):
                 for plan in _plans(singles, number, most, chance):
                     await self._try(protocol, plan)
@@ -222,7 +235,7 @@ class _Explorer:
         deployment: Deployment,
         end: _End | None,
     ) -> None:
-        problem = self._problem(protocol, deployment, end)
+        problem = self._problem(protocol, deployment, end) or _needless_loss(deployment, plan)
         if problem:
             raise ExplorationError(problem, _show(protocol, plan), deployment.trace)
 
@@ -259,10 +272,6 @@ def _difference(expected: _End | None, end: _End | None) -> str:
     return f"The run has ended as {end.outcome}, and not as {expected.outcome}."
 
 
-def _faults(points: int) -> list[Fault]:
-    return [Fault(at, kind) for at in range(points) for kind in Kind]
-
-
 def _plans(
     singles: Sequence[Fault], number: int, most: int | None, chance: random.Random
 ) -> Iterable[tuple[Fault, ...]]:
@@ -276,7 +285,20 @@ def _plans(
 
 def _is_survivable(plan: Sequence[Fault]) -> bool:
     """Whether it loses fewer executions than make a call a dead letter, should all strike one."""
-    return sum(_LOSES.get(fault.kind, 0) for fault in plan) < MAX_LOST
+    return _lost(plan) < MAX_LOST
+
+
+def _needless_loss(deployment: Deployment, plan: Sequence[Fault]) -> str:
+    """Say so if a call was lost more often than with workers that had died or stood still."""
+    most = _lost(plan) + (SUSPECT_LOST if deployment.guilty else 0)
+    for call_id, lost in deployment.tables.lost.items():
+        if lost > most and call_id not in deployment.guilty:
+            return f"A call was lost with its worker {lost} times, and not {most} at the most ({call_id})."
+    return ""
+
+
+def _lost(plan: Sequence[Fault]) -> int:
+    return sum(_LOSES.get(fault.kind, 0) for fault in plan)
 
 
 def _show(protocol: Protocol, plan: Sequence[Fault]) -> str:

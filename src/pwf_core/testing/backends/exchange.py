@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
+
+import pytest
 
 from pwf_core.commands import Answer, Command, Granted
-from pwf_core.ids import ClaimId
+from pwf_core.ids import CallId, claim_id_of
 from pwf_core.ports import Backend, Exchanged, Take
 from pwf_core.testing.bench import open_bench
 from pwf_core.testing.harness import PATIENCE, Harness, behaviour
 from pwf_core.testing.making import LEASE, SERVICE, call, commit, decision, join, start
 from pwf_core.transition import DEFER_MS, SUSPECT_LOST
 from pwf_core.views import Phase, Status
+
+_ONE_OR_HUNDREDS = pytest.mark.parametrize("size", [1, 300])
 
 
 class _Worker:
@@ -23,9 +28,11 @@ class _Worker:
         self._session = secrets.token_hex(8)
         self._exchanges = 0
 
-    def take(self, limit: int = 10, services: tuple[str, ...] = (SERVICE,)) -> Take:
+    def take(
+        self, limit: int = 10, services: tuple[str, ...] = (SERVICE,), *, lane: int = 0
+    ) -> Take:
         self._exchanges += 1
-        return Take(services, limit, ClaimId(f"{self._session}:{self._exchanges}"), LEASE)
+        return Take(services, limit, claim_id_of(self._session, lane, self._exchanges), LEASE)
 
     async def exchange(self, take: Take, *commands: Command) -> Exchanged:
         return await self.backend.exchange(commands, take)
@@ -39,6 +46,17 @@ class _Worker:
                 if grants:
                     return take, grants
                 await self.backend.idle(services or (SERVICE,), 0.05)
+
+    async def until_all(self, count: int, grants: Sequence[Granted] = ()) -> dict[CallId, Granted]:
+        """Go on from *grants* until there are *count*; return them by call."""
+        held = {one.call_id: one for one in grants}
+        async with asyncio.timeout(PATIENCE):
+            while len(held) < count:
+                more = (await self.exchange(self.take(count - len(held)))).grants
+                held |= {one.call_id: one for one in more}
+                if not more:
+                    await self.backend.idle((SERVICE,), 0.05)
+        return held
 
 
 @behaviour()
@@ -84,6 +102,79 @@ async def test_repeated_exchange_is_one(harness: Harness[Backend]) -> None:
     (view,) = await worker.backend.read([root.run_id])
     assert view is not None
     assert Status.FINISHED is view.outcome.status
+
+
+@_ONE_OR_HUNDREDS
+@behaviour()
+async def test_exchange_of_any_size(harness: Harness[Backend], size: int) -> None:
+    """One exchange carries as many commits as there are and brings as many calls; again, the same."""
+    worker = _Worker(await harness.connect())
+    starts = [start() for _ in range(size)]
+    await worker.backend.apply(starts)
+    first = await worker.until_all(size)
+    children = {call_id: call("work.child") for call_id in first}
+    commits = [
+        commit(grant, decision(calls=[children[call_id]])) for call_id, grant in first.items()
+    ]
+    take = worker.take(size)
+    reply = await worker.exchange(take, *commits)
+    again = await worker.exchange(take, *commits)
+
+    assert [Answer.DONE] * size == reply.replies
+    assert size == len(again.replies)
+    assert set(again.replies) <= {Answer.DONE, Answer.ENDED}
+    if worker.backend.capabilities.fused:
+        assert size == len(reply.grants)
+        assert sorted(map(_id, reply.grants)) == sorted(map(_id, again.grants))
+    second = await worker.until_all(size, [*reply.grants, *again.grants])
+    assert {one.call_id for one in children.values()} == set(second)
+    assert {1} == {one.attempt for one in second.values()}
+    last = await worker.exchange(worker.take(size), *map(commit, second.values()))
+    assert ([Answer.DONE] * size, []) == (last.replies, last.grants)
+    views = await worker.backend.read([one.run_id for one in starts])
+    assert {Status.FINISHED} == {view.outcome.status for view in views if view is not None}
+
+
+@_ONE_OR_HUNDREDS
+@behaviour()
+async def test_two_exchanges_of_a_worker_at_once(harness: Harness[Backend], size: int) -> None:
+    """Each lane of a worker has what it was granted, and what it asks again is its own."""
+    worker = _Worker(await harness.connect())
+    starts = [start() for _ in range(2 * size)]
+    await worker.backend.apply(starts)
+    lanes: list[list[Granted]] = [[], []]
+    async with asyncio.timeout(PATIENCE):
+        while sum(map(len, lanes)) < 2 * size:
+            room = [max(size - len(lane), 0) for lane in lanes]
+            takes = [worker.take(limit, lane=number) for number, limit in enumerate(room)]
+            replies = await asyncio.gather(*(worker.exchange(take) for take in takes))
+            for lane, reply in zip(lanes, replies, strict=True):
+                lane.extend(reply.grants)
+            if not any(reply.grants for reply in replies):
+                await worker.backend.idle((SERVICE,), 0.05)
+    held = {one.call_id: one for one in [*lanes[0], *lanes[1]]}
+
+    assert {one.call.call_id for one in starts} == set(held)
+    assert {1} == {one.attempt for one in held.values()}
+    made = [[commit(one, decision(calls=[call("work.child")])) for one in lane] for lane in lanes]
+    takes = [worker.take(size, lane=lane) for lane in (0, 1)]
+    replies = await asyncio.gather(
+        *(worker.exchange(take, *commits) for take, commits in zip(takes, made, strict=True))
+    )
+    again = [
+        await worker.exchange(take, *commits) for take, commits in zip(takes, made, strict=True)
+    ]
+    assert [[Answer.DONE] * len(lane) for lane in lanes] == [one.replies for one in replies]
+    if worker.backend.capabilities.fused:
+        assert [{one.call_id for one in reply.grants} for reply in replies] == [
+            {one.call_id for one in reply.grants} for reply in again
+        ]
+    granted = [one for reply in [*replies, *again] for one in reply.grants]
+    second = await worker.until_all(2 * size, granted)
+    assert {1} == {one.attempt for one in second.values()}
+    for first in range(0, 2 * size, size):
+        commits = [*map(commit, second.values())][first : first + size]
+        assert [Answer.DONE] * size == await worker.backend.apply(commits)
 
 
 @behaviour()
