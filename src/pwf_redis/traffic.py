@@ -29,6 +29,7 @@ Sent: TypeAlias = tuple[list[Command], Take]
 _LOOK_MS = 1000  # until a partition is looked at again
 _PAUSE_MS, _PAUSE_FULL_MS = 1000, 100  # until one that was away, or full, is asked again
 _SESSIONS = 1000  # workers' lanes that are remembered, should one ask again
+_FOR_OTHERS = 4  # of so much room, one part is for partitions that no commands go to
 _FEW = 16  # calls; where there is room for more, they are taken from several partitions
 
 
@@ -105,7 +106,9 @@ class Traffic:
         turns = ((self._turn + n) % len(self._parts) for n in range(len(self._parts)))
         return [number for number in turns if self._parts[number].away_until <= now]
 
-    def _shares(self, take: Take, routed: Collection[int], now: int) -> dict[int, int]:
+    def _shares(
+        self, take: Take, routed: Mapping[int, Sequence[Command]], now: int
+    ) -> dict[int, int]:
         session = session_of(take.claim_id)
         claim_id, shares = self._shared.pop(session, ("", {}))
         if claim_id != take.claim_id:  # else it is asked again, and to get the same calls
@@ -115,7 +118,9 @@ class Traffic:
             del self._shared[next(iter(self._shared))]
         return shares
 
-    def _share_out(self, limit: int, routed: Collection[int], now: int) -> dict[int, int]:
+    def _share_out(
+        self, limit: int, routed: Mapping[int, Sequence[Command]], now: int
+    ) -> dict[int, int]:
         here = self.reachable(now)
         warm = [number for number in here if self._parts[number].is_warm]
         looks = self._looks(here, routed, now)
@@ -126,7 +131,15 @@ class Traffic:
             if len(chosen) * _FEW >= limit:
                 break
             chosen[number] = None
-        return dict.fromkeys(looks, 0) | _divided(limit, [*chosen])
+        # A commit often makes a call, which is taken at once, and never written, if there is room.
+        others = [number for number in chosen if number not in routed]
+        left = limit - (limit // _FOR_OTHERS if others else 0)
+        shares = dict.fromkeys(looks, 0)
+        for number in chosen:
+            shares[number] = min(len(routed.get(number, ())), left)
+            left -= shares[number]
+        rest = _divided(limit - sum(shares.values()), others or [*chosen])
+        return shares | {number: shares[number] + more for number, more in rest.items()}
 
     def _looks(self, here: Iterable[int], routed: Collection[int], now: int) -> list[int]:
         """Return the partitions that commands go to, or that have waited long enough."""
