@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import attrs
@@ -47,7 +48,8 @@ class Outlet:
 
     def __init__(self, connect: Connect, options: Options) -> None:
         self._options = options
-        self._channel: Channel | None = None
+        self._channel: Channel | None = None  # for what is published next
+        self._users: Counter[Channel] = Counter()  # attempts that wait for answers on it
         self._known: set[str] = set()  # queues seen in this epoch
         self._complained: set[str] = set()
         self._opening = asyncio.Lock()
@@ -56,6 +58,7 @@ class Outlet:
     async def prepare(self, link: Link) -> None:
         """See `Crew.prepare`."""
         self._channel = None
+        self._users = Counter()
         self._known = set()
         self._complained = set()
         # Others dead-letter into it, so it has to be there before any of them.
@@ -141,28 +144,41 @@ class Outlet:
             for item, one in enumerate(parcels)
             if one.queue.name not in troubles
         }
-        _, late = await asyncio.wait(futures.values(), timeout=self._options.timeout * _CONFIRMING)
-        for future in late:
-            future.cancel()
+        late = await self._answers(channel, futures.values())
         if late:
             await self.supervisor.doubt()
         sent = [Sent.UNKNOWN] * len(parcels)
         for item, future in futures.items():
             sent[item] = Sent.UNKNOWN if future in late else future.result()
-        if Sent.REFUSED in sent:
-            await self._give_up(channel)
+        if Sent.REFUSED in sent and self._channel is channel:
+            # From now on, publish on another one. A channel that was opened while a quorum queue
+            # had no leader may be refused for ever: RabbitMQ 3.10 keeps for each channel what it
+            # knows of a queue, and goes on by that.
+            self._channel = None
+        await self._close_spent()
         return sent
 
-    async def _give_up(self, channel: Channel) -> None:
-        """Publish on another channel from now on.
+    async def _answers(
+        self, channel: Channel, futures: Collection[asyncio.Future[Sent]]
+    ) -> set[asyncio.Future[Sent]]:
+        """Wait for what becomes of those; return the ones that were given up."""
+        self._users[channel] += 1
+        try:
+            _, late = await asyncio.wait(futures, timeout=self._options.timeout * _CONFIRMING)
+        finally:
+            self._users[channel] -= 1
+        for future in late:
+            future.cancel()
+        return late
 
-        One that was opened while a quorum queue had no leader may be refused for ever: RabbitMQ
-        3.10 keeps for each channel what it knows of a queue, and goes on by that.
-        """
-        if self._channel is channel:
-            self._channel = None
-            with suppress(PwfError):
-                await channel.close()
+    async def _close_spent(self) -> None:
+        """Close channels that are given up and that nobody has anything in flight on any more."""
+        spent = [one for one, users in self._users.items() if not users]
+        for channel in spent:
+            if channel is not self._channel:
+                del self._users[channel]
+                with suppress(PwfError):
+                    await channel.close()
 
     def _complain(self, queue: Queue, what: str) -> None:
         if queue.name not in self._complained:  # once in an epoch

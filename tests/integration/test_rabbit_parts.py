@@ -8,6 +8,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.integration.sites import eventually
 
 from pwf_core.adapters import Durability, Settings, Url
 from pwf_core.commands import Message
@@ -20,6 +21,7 @@ from pwf_rabbit.lanes import Lane
 from pwf_rabbit.ledger import Ack, Ledger
 from pwf_rabbit.link import Sent
 from pwf_rabbit.options import Driver, Options
+from pwf_rabbit.outlet import Outlet
 from pwf_rabbit.supervisor import Supervisor, pause
 from pwf_rabbit.topology import QueueKind, Topology
 
@@ -385,6 +387,111 @@ class TestNodes:
             await supervisor.close()
 
         asyncio.run(main())
+
+
+class Wire(Node):
+    """A link whose channels answer as the test says; queues can be declared at any time."""
+
+    def __init__(self):
+        super().__init__("wire")
+        self.publishing = []  # channels, in order
+
+    async def is_blocked(self):
+        return False
+
+    async def channel(self, *, publishes=False):
+        channel = WireChannel()
+        if publishes:
+            self.publishing.append(channel)
+        return channel
+
+
+class WireChannel(OpenChannel):
+    """Publishes are here with their futures; closing it loses those without an answer."""
+
+    def __init__(self):
+        self.is_open = True
+        self.sent = []
+
+    async def declare(self, queue, *, passive=False):
+        pass
+
+    def publish(self, queue, body, headers):
+        future = asyncio.get_running_loop().create_future()
+        self.sent.append(future)
+        return future
+
+    async def close(self):
+        self.is_open = False
+        for future in self.sent:
+            if not future.done():
+                future.set_result(Sent.UNKNOWN)
+
+
+class TestOutlet:
+    def on(self, check):
+        """Run *check* on an outlet and its wire."""
+
+        async def main():
+            wire = Wire()
+
+            async def connect(_options, _name):
+                return wire
+
+            outlet = Outlet(connect, options("amqp://mq"))
+            try:
+                async with asyncio.timeout(10):
+                    await outlet.supervisor.link()
+                    await check(outlet, wire)
+            finally:
+                await outlet.supervisor.close()
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("last", [Sent.CONFIRMED, Sent.REFUSED])
+    def test_a_refused_channel_is_closed_once_all_on_it_are_answered(self, last):
+        """What others have in flight there is not lost."""
+
+        async def check(outlet, wire):
+            refused = asyncio.create_task(outlet.publish([message("a")]))
+            other = asyncio.create_task(outlet.publish([message("b")]))
+            await eventually(lambda: wire.publishing and len(wire.publishing[0].sent) == 2)
+            first = wire.publishing[0]
+            first.sent[0].set_result(Sent.REFUSED)
+            await eventually(lambda: len(wire.publishing) == 2 and wire.publishing[1].sent)
+            second = wire.publishing[1]
+            second.sent[0].set_result(Sent.CONFIRMED)
+            assert await refused == [True]
+            assert first.is_open
+            assert not other.done()
+            first.sent[1].set_result(last)
+            if last is Sent.REFUSED:
+                await eventually(lambda: len(second.sent) == 2)
+                second.sent[1].set_result(Sent.CONFIRMED)
+            assert await other == [True]
+            assert not first.is_open
+            assert second.is_open
+
+        self.on(check)
+
+    def test_a_channel_given_up_in_flight_is_closed_by_the_next_publish(self):
+        """Who was cancelled waits for nothing, so nothing of it keeps a channel."""
+
+        async def check(outlet, wire):
+            refused = asyncio.create_task(outlet.publish([message("a")]))
+            cancelled = asyncio.create_task(outlet.publish([message("b")]))
+            await eventually(lambda: wire.publishing and len(wire.publishing[0].sent) == 2)
+            first = wire.publishing[0]
+            first.sent[0].set_result(Sent.REFUSED)
+            await eventually(lambda: len(wire.publishing) == 2 and wire.publishing[1].sent)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            wire.publishing[1].sent[0].set_result(Sent.CONFIRMED)
+            assert await refused == [True]
+            assert not first.is_open
+            assert wire.publishing[1].is_open
+
+        self.on(check)
 
 
 class TestOptions:
