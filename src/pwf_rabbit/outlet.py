@@ -28,6 +28,9 @@ __all__ = ["Outlet", "Parcel"]
 # Shares of a deadline, so that what is known can be told before it is over.
 _WORKING = 1.0 - ASKING
 _CONFIRMING = 0.5  # of which the server has this for its confirms
+_INSISTING = 0.2  # and this for a queue that takes nothing yet
+
+_PAUSE, _LONGEST = 0.02, 0.2  # seconds between two attempts to insist
 
 _CAME_BACK = (Sent.RETURNED, Sent.REFUSED)
 
@@ -79,10 +82,7 @@ class Outlet:
         return confirmed
 
     async def send(self, parcels: Sequence[Parcel]) -> list[Sent]:
-        """Send everything, and once more what came back.
-
-        Either its queue was deleted, or is too young: a quorum queue refuses now and then what
-        reaches it right after it was made.
+        """Send everything, and again what came back.
 
         Raises:
             BrokerUnavailableError: If nothing is known about any of them.
@@ -97,12 +97,7 @@ class Outlet:
                     # What is sent now would pile up in buffers, be repeated, and pile up again.
                     raise self.blocked()
                 sent = await self._attempt(link, parcels)
-                again = [item for item, one in enumerate(sent) if one in _CAME_BACK]
-                if again:
-                    self._known.difference_update(parcels[item].queue.name for item in again)
-                    repeated = await self._attempt(link, [parcels[item] for item in again])
-                    for item, outcome in zip(again, repeated, strict=True):
-                        sent[item] = outcome
+                await self._insist(link, parcels, sent)
             for parcel, outcome in zip(parcels, sent, strict=True):
                 if outcome is not Sent.CONFIRMED:
                     self._complain(parcel.queue, f"is not confirmed: {outcome.value}")
@@ -127,6 +122,27 @@ class Outlet:
 
     def _unavailable(self, what: str) -> BrokerUnavailableError:
         return BrokerUnavailableError(f"RabbitMQ at {self._options.where} {what}.")
+
+    async def _insist(self, link: Link, parcels: Sequence[Parcel], sent: list[Sent]) -> None:
+        """Send what came back again, at once and then for a while; note in *sent* what became of it.
+
+        Either its queue was deleted, or it is too young: where two declare a new quorum queue at
+        the same time, the second is told that it is there before it has a leader, and until then
+        it refuses everything; on a busy server that takes a second. A queue for which that was in
+        vain, and which has been complained about, is not waited for again in this epoch.
+        """
+        clock = asyncio.get_running_loop().time
+        end, pause = clock() + self._options.timeout * _INSISTING, 0.0
+        while again := [item for item, one in enumerate(sent) if one in _CAME_BACK]:
+            await asyncio.sleep(pause)
+            names = {parcels[item].queue.name for item in again}
+            self._known -= names
+            repeated = await self._attempt(link, [parcels[item] for item in again])
+            for item, outcome in zip(again, repeated, strict=True):
+                sent[item] = outcome
+            pause = min(pause * 2, _LONGEST) or _PAUSE
+            if names <= self._complained or clock() + pause > end:
+                return
 
     async def _attempt(self, link: Link, parcels: Sequence[Parcel]) -> list[Sent]:
         troubles = await self._declare(

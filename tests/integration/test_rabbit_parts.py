@@ -1,6 +1,7 @@
 """The parts of the RabbitMQ adapter that decide and do no I/O, and what is refused at start-up."""
 
 import asyncio
+import itertools
 import re
 import subprocess
 import sys
@@ -395,12 +396,13 @@ class Wire(Node):
     def __init__(self):
         super().__init__("wire")
         self.publishing = []  # channels, in order
+        self.answers = iter(())  # to what is published; what comes after them is left to the test
 
     async def is_blocked(self):
         return False
 
     async def channel(self, *, publishes=False):
-        channel = WireChannel()
+        channel = WireChannel(self)
         if publishes:
             self.publishing.append(channel)
         return channel
@@ -409,9 +411,10 @@ class Wire(Node):
 class WireChannel(OpenChannel):
     """Publishes are here with their futures; closing it loses those without an answer."""
 
-    def __init__(self):
+    def __init__(self, wire):
         self.is_open = True
         self.sent = []
+        self.wire = wire
 
     async def declare(self, queue, *, passive=False):
         pass
@@ -419,6 +422,8 @@ class WireChannel(OpenChannel):
     def publish(self, queue, body, headers):
         future = asyncio.get_running_loop().create_future()
         self.sent.append(future)
+        for answer in itertools.islice(self.wire.answers, 1):
+            future.set_result(answer)
         return future
 
     async def close(self):
@@ -429,7 +434,7 @@ class WireChannel(OpenChannel):
 
 
 class TestOutlet:
-    def on(self, check):
+    def on(self, check, query=""):
         """Run *check* on an outlet and its wire."""
 
         async def main():
@@ -438,7 +443,7 @@ class TestOutlet:
             async def connect(_options, _name):
                 return wire
 
-            outlet = Outlet(connect, options("amqp://mq"))
+            outlet = Outlet(connect, options(f"amqp://mq/{query}"))
             try:
                 async with asyncio.timeout(10):
                     await outlet.supervisor.link()
@@ -447,6 +452,32 @@ class TestOutlet:
                 await outlet.supervisor.close()
 
         asyncio.run(main())
+
+    def test_a_queue_without_a_leader_is_waited_for(self, caplog):
+        """Whoever declares a quorum queue while another makes it is refused until it has one."""
+
+        async def check(outlet, wire):
+            wire.answers = iter([Sent.REFUSED] * 5 + [Sent.CONFIRMED])
+            assert await outlet.publish([message("a")]) == [True]
+            assert [one.is_open for one in wire.publishing] == [False] * 5 + [True]
+
+        self.on(check)
+        assert caplog.text == ""
+
+    def test_a_queue_that_goes_on_refusing_is_waited_for_once(self, caplog):
+        """Others have been waiting with it; from then on it has a second chance, and that at once."""
+
+        async def check(outlet, wire):
+            wire.answers = itertools.repeat(Sent.REFUSED)
+            assert await outlet.publish([message("a")]) == [False]
+            attempts = len(wire.publishing)
+            assert attempts > 3
+            assert await outlet.publish([message("a")]) == [False]
+            assert len(wire.publishing) == attempts + 2
+
+        self.on(check, "?timeout=1")
+        (said,) = caplog.messages
+        assert "is not confirmed: refused" in said
 
     @pytest.mark.parametrize("last", [Sent.CONFIRMED, Sent.REFUSED])
     def test_a_refused_channel_is_closed_once_all_on_it_are_answered(self, last):
