@@ -5,6 +5,7 @@ import itertools
 import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -291,6 +292,51 @@ class Node:
 
     async def tend(self, link):
         await link.lost.wait()
+
+
+class TestClosing:
+    """A driver may swallow the cancellation that was to end what it does."""
+
+    def test_ends_a_supervisor_whose_driver_connects_all_the_same(self):
+        async def main():
+            connecting, link = asyncio.Event(), Node("a")
+
+            async def connect(_options, _name):
+                connecting.set()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                return link
+
+            supervisor = Supervisor(connect, options("amqp://a"), "test", Node("crew"))
+            supervisor.start()
+            await connecting.wait()
+            async with asyncio.timeout(10):
+                await supervisor.close()
+            assert link.lost.is_set()
+
+        asyncio.run(main())
+
+    def test_ends_a_crew_that_goes_on(self):
+        class Stubborn(Node):
+            async def tend(self, link):
+                for _ in range(2):
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.Event().wait()
+
+        async def main():
+            link = Node("a")
+
+            async def connect(_options, _name):
+                return link
+
+            supervisor = Supervisor(connect, options("amqp://a"), "test", Stubborn("crew"))
+            async with asyncio.timeout(10):
+                await supervisor.link()
+                await asyncio.sleep(0)  # the crew has begun
+                await supervisor.close()
+            assert link.lost.is_set()
+
+        asyncio.run(main())
 
 
 class TestNodes:
