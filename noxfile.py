@@ -20,8 +20,8 @@ nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
-# One process per core: tests wait for servers now and then, but the servers want a share too.
-WORKERS = ["-n", str(max(2, min(8, os.cpu_count() or 2))), "--dist", "worksteal"]
+# One process more than cores: half of the time tests wait, for servers, leases and time-outs.
+WORKERS = ["-n", str(min(8, (os.cpu_count() or 2) + 1)), "--dist", "worksteal"]
 
 
 @nox.session

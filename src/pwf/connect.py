@@ -6,18 +6,19 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from pwf.blocking import BlockingClient
-from pwf.client import Client
 from pwf_core.adapters import ENTRY_POINTS, Adapter, Durability, Settings, Url
 from pwf_core.errors import ConfigurationError
-from pwf_core.paired import BlockingPaired, Paired
 from pwf_core.retries import milliseconds
 from pwf_core.signing import read_keys
 from pwf_core.state import Rules
+
+if TYPE_CHECKING:  # each flavour is imported by the function that returns it; see `pwf/__init__.py`
+    from pwf.blocking import BlockingClient
+    from pwf.client import Client
 
 __all__ = ["connect", "connect_blocking", "parse_duration"]
 
@@ -73,6 +74,9 @@ def connect(
         >>> async with connect("memory://") as backend:
         ...     run = await backend.start(publish("users.register", "ann"))
     """
+    from pwf.client import Client
+    from pwf_core.paired import Paired
+
     plan = _plan(url, store, namespace, retention, durability, signing_keys=signing_keys)
     if plan.store is None:
         return Client(_find(plan.url).backend(plan.url, plan.settings))
@@ -98,6 +102,9 @@ def connect_blocking(
         >>> with connect_blocking("memory://") as backend:
         ...     run = backend.start(publish("users.register", "ann"))
     """
+    from pwf.blocking import BlockingClient
+    from pwf_core.paired import BlockingPaired
+
     plan = _plan(url, store, namespace, retention, durability, signing_keys=signing_keys)
 
     def make() -> Any:

@@ -5,7 +5,9 @@ nobody, but all forget the consumer's tag (so `is_consuming` looks there); it fa
 with whatever closed the connection, be that a bare `Exception` or a `CancelledError`; it closes a
 channel in which a question was given up; and it gives the number of a channel that the server has
 closed to the next one, maybe before the server has heard that we know, which then ends the connection
-("second 'channel.open' seen"). So numbers are given out here, each again as late as can be.
+("second 'channel.open' seen"). So numbers are given out here, each again as late as can be. While a
+channel is being closed by us, it still sends acks on it, and one that the server reads after the close
+ends the connection, too ("expected 'channel.open'"). So from then on a channel is not open here.
 """
 
 from __future__ import annotations
@@ -138,10 +140,11 @@ class _AioChannel:
         self._where = where
         self._consumers: set[str | None] = set()
         self._published = 0
+        self._is_leaving = False
 
     @property
     def is_open(self) -> bool:
-        return not self._channel.is_closed
+        return not (self._is_leaving or self._channel.is_closed)
 
     @property
     def is_consuming(self) -> bool:
@@ -204,7 +207,8 @@ class _AioChannel:
         try:
             with _translated(self._where):
                 for one in acks:
-                    await self._channel.basic_ack(one.number, multiple=one.multiple, wait=False)
+                    if self.is_open:
+                        await self._channel.basic_ack(one.number, multiple=one.multiple, wait=False)
         except PwfError:
             pass  # they are of an epoch that is over, and come again
 
@@ -218,6 +222,7 @@ class _AioChannel:
         return number, message.body
 
     async def close(self) -> None:
+        self._is_leaving = True
         with _translated(self._where):
             await self._channel.close()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import attrs
@@ -27,6 +28,9 @@ __all__ = ["Outlet", "Parcel"]
 # Shares of a deadline, so that what is known can be told before it is over.
 _WORKING = 1.0 - ASKING
 _CONFIRMING = 0.5  # of which the server has this for its confirms
+_INSISTING = 0.2  # and this for a queue that takes nothing yet
+
+_PAUSE, _LONGEST = 0.02, 0.2  # seconds between two attempts to insist
 
 _CAME_BACK = (Sent.RETURNED, Sent.REFUSED)
 
@@ -47,7 +51,8 @@ class Outlet:
 
     def __init__(self, connect: Connect, options: Options) -> None:
         self._options = options
-        self._channel: Channel | None = None
+        self._channel: Channel | None = None  # for what is published next
+        self._users: Counter[Channel] = Counter()  # attempts that wait for answers on it
         self._known: set[str] = set()  # queues seen in this epoch
         self._complained: set[str] = set()
         self._opening = asyncio.Lock()
@@ -56,6 +61,7 @@ class Outlet:
     async def prepare(self, link: Link) -> None:
         """See `Crew.prepare`."""
         self._channel = None
+        self._users = Counter()
         self._known = set()
         self._complained = set()
         # Others dead-letter into it, so it has to be there before any of them.
@@ -76,10 +82,7 @@ class Outlet:
         return confirmed
 
     async def send(self, parcels: Sequence[Parcel]) -> list[Sent]:
-        """Send everything, and once more what came back.
-
-        Either its queue was deleted, or is too young: a quorum queue refuses now and then what
-        reaches it right after it was made.
+        """Send everything, and again what came back.
 
         Raises:
             BrokerUnavailableError: If nothing is known about any of them.
@@ -94,12 +97,7 @@ class Outlet:
                     # What is sent now would pile up in buffers, be repeated, and pile up again.
                     raise self.blocked()
                 sent = await self._attempt(link, parcels)
-                again = [item for item, one in enumerate(sent) if one in _CAME_BACK]
-                if again:
-                    self._known.difference_update(parcels[item].queue.name for item in again)
-                    repeated = await self._attempt(link, [parcels[item] for item in again])
-                    for item, outcome in zip(again, repeated, strict=True):
-                        sent[item] = outcome
+                await self._insist(link, parcels, sent)
             for parcel, outcome in zip(parcels, sent, strict=True):
                 if outcome is not Sent.CONFIRMED:
                     self._complain(parcel.queue, f"is not confirmed: {outcome.value}")
@@ -125,6 +123,27 @@ class Outlet:
     def _unavailable(self, what: str) -> BrokerUnavailableError:
         return BrokerUnavailableError(f"RabbitMQ at {self._options.where} {what}.")
 
+    async def _insist(self, link: Link, parcels: Sequence[Parcel], sent: list[Sent]) -> None:
+        """Send what came back again, at once and then for a while; note in *sent* what became of it.
+
+        Either its queue was deleted, or it is too young: where two declare a new quorum queue at
+        the same time, the second is told that it is there before it has a leader, and until then
+        it refuses everything; on a busy server that takes a second. A queue for which that was in
+        vain, and which has been complained about, is not waited for again in this epoch.
+        """
+        clock = asyncio.get_running_loop().time
+        end, pause = clock() + self._options.timeout * _INSISTING, 0.0
+        while again := [item for item, one in enumerate(sent) if one in _CAME_BACK]:
+            await asyncio.sleep(pause)
+            names = {parcels[item].queue.name for item in again}
+            self._known -= names
+            repeated = await self._attempt(link, [parcels[item] for item in again])
+            for item, outcome in zip(again, repeated, strict=True):
+                sent[item] = outcome
+            pause = min(pause * 2, _LONGEST) or _PAUSE
+            if names <= self._complained or clock() + pause > end:
+                return
+
     async def _attempt(self, link: Link, parcels: Sequence[Parcel]) -> list[Sent]:
         troubles = await self._declare(
             link, {one.queue.name: one.queue for one in parcels}.values()
@@ -141,28 +160,41 @@ class Outlet:
             for item, one in enumerate(parcels)
             if one.queue.name not in troubles
         }
-        _, late = await asyncio.wait(futures.values(), timeout=self._options.timeout * _CONFIRMING)
-        for future in late:
-            future.cancel()
+        late = await self._answers(channel, futures.values())
         if late:
             await self.supervisor.doubt()
         sent = [Sent.UNKNOWN] * len(parcels)
         for item, future in futures.items():
             sent[item] = Sent.UNKNOWN if future in late else future.result()
-        if Sent.REFUSED in sent:
-            await self._give_up(channel)
+        if Sent.REFUSED in sent and self._channel is channel:
+            # From now on, publish on another one. A channel that was opened while a quorum queue
+            # had no leader may be refused for ever: RabbitMQ 3.10 keeps for each channel what it
+            # knows of a queue, and goes on by that.
+            self._channel = None
+        await self._close_spent()
         return sent
 
-    async def _give_up(self, channel: Channel) -> None:
-        """Publish on another channel from now on.
+    async def _answers(
+        self, channel: Channel, futures: Collection[asyncio.Future[Sent]]
+    ) -> set[asyncio.Future[Sent]]:
+        """Wait for what becomes of those; return the ones that were given up."""
+        self._users[channel] += 1
+        try:
+            _, late = await asyncio.wait(futures, timeout=self._options.timeout * _CONFIRMING)
+        finally:
+            self._users[channel] -= 1
+        for future in late:
+            future.cancel()
+        return late
 
-        One that was opened while a quorum queue had no leader may be refused for ever: RabbitMQ
-        3.10 keeps for each channel what it knows of a queue, and goes on by that.
-        """
-        if self._channel is channel:
-            self._channel = None
-            with suppress(PwfError):
-                await channel.close()
+    async def _close_spent(self) -> None:
+        """Close channels that are given up and that nobody has anything in flight on any more."""
+        spent = [one for one, users in self._users.items() if not users]
+        for channel in spent:
+            if channel is not self._channel:
+                del self._users[channel]
+                with suppress(PwfError):
+                    await channel.close()
 
     def _complain(self, queue: Queue, what: str) -> None:
         if queue.name not in self._complained:  # once in an epoch

@@ -38,6 +38,7 @@ _BASE = 0.1  # seconds before the second attempt; the first comes at once
 _CAP = 2.0  # a server that is back is found within this
 _STABLE = 5.0  # a link that lasted so long was a good one: begin anew with short pauses
 _FAREWELL = 2.0  # how long to wait for a server's goodbye
+_AGAIN = 0.2  # after which a crew that goes on is cancelled again
 
 _log = logging.getLogger("pwf_rabbit")
 
@@ -137,8 +138,7 @@ class Supervisor:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait((task,))
         self._link = None
         self._failure = BrokerUnavailableError("This broker is closed.")
         self._signal()
@@ -146,7 +146,7 @@ class Supervisor:
     async def _run(self) -> None:
         attempt = 0
         clock = asyncio.get_running_loop().time
-        while True:
+        while not self._is_closed:  # asked here, too: drivers lose a cancellation now and then
             began = clock()
             try:
                 async with asyncio.timeout(self._options.timeout):
@@ -154,6 +154,9 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 -- a supervisor outlives every error
                 self._failed(error)
             else:
+                if self._is_closed:
+                    await _farewell(link)
+                    return
                 await self._serve(link, node.where)
                 if clock() - began > _STABLE:
                     attempt = 0
@@ -203,9 +206,10 @@ class Supervisor:
             _log.warning("lost the connection to RabbitMQ at %s to %s", where, self._purpose)
         finally:
             self._link = None
-            tending.cancel()
             losing.cancel()
-            await asyncio.gather(tending, losing, return_exceptions=True)
+            while not tending.done():
+                tending.cancel()
+                await asyncio.wait((tending,), timeout=_AGAIN)
             await _farewell(link)
 
     def _failed(self, error: Exception) -> None:

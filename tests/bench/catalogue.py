@@ -106,7 +106,7 @@ def _on_rabbit(name: str, title: str, options: str = "", **how: Any) -> System:
 
 
 SYSTEMS = (
-    _pwf("pwf-memory", "pwf, memory", (), "memory://", workloads=_SPEEDS + " W6", workers=0),
+    _pwf("pwf-memory", "pwf, memory", (), "memory://", workloads=_SPEEDS + " W6 W8", workers=0),
     _pwf("pwf-redis", "pwf, Redis", _ON_REDIS, _FUSED),
     _pwf(
         "pwf-redis-2",

@@ -182,4 +182,4 @@ class _Spoilt(Exception):  # noqa: N818 -- it is a signal
 def _is_for(workload: Workload, system: System) -> bool:
     if system.workloads:
         return workload.name in system.workloads
-    return workload.name != "raw"
+    return workload.is_common

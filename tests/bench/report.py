@@ -126,6 +126,8 @@ _METHOD = """\
   no question of speed: 100 chains and 100 fork-joins whose handlers take 5 ms, the only worker killed
   by SIGKILL when half of the steps have run and started again at once; which share has ended a minute
   later, and how many ended twice. Recovery time-outs are turned down to 5 s where a system has them.
+  W8, on memory alone: 1,000 users register as in `examples/registration.py`, a fork over two services
+  and a join of three events each; by the client's clock, until it has all results.
 - **Processes.** One worker process and one client process per system, unless the row says two. The
   servers are private, on loopback, and share the machine's {cores} cores with them.
 - **Time** is taken by the handlers themselves, by the one monotonic clock of the machine; every run's

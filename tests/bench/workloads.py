@@ -64,11 +64,12 @@ class Workload:
     """One way to use a system.
 
     Attributes:
-        name: W1 to W7, or "raw" for what has figures of its own.
+        name: W1 to W8, or "raw" for what has figures of its own.
         figures: What comes of it.
         measure: Does it; returns a value per figure.
         is_alone: Whether it needs a session of its own, with recovery time-outs turned down.
         needs_no_worker: Whether the worker is stopped first.
+        is_common: Whether it is for every system that does not say what to measure.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Workload:
     measure: Callable[[Session, Scale], dict[str, float]]
     is_alone: bool = False
     needs_no_worker: bool = False
+    is_common: bool = True
 
 
 def _chains(session: Session, scale: Scale) -> dict[str, float]:
@@ -204,6 +206,12 @@ def _killed(session: Session, scale: Scale) -> dict[str, float]:
     return found
 
 
+def _registrations(session: Session, scale: Scale) -> dict[str, float]:
+    """Time the example, from the first start until its client has all results."""
+    answer = session.ask("registrations", scale.patience, count=scale.of(1000))
+    return {"W8": (answer["ended"] - answer["began"]) / 1e9}
+
+
 def _raw(session: Session, scale: Scale) -> dict[str, float]:
     found: dict[str, float] = session.ask("figures", scale.patience, scale=scale.factor)["value"]
     return found
@@ -244,6 +252,12 @@ WORKLOADS = (
         _killed,
         is_alone=True,
     ),
-    Workload("raw", (), _raw),
+    Workload(
+        "W8",
+        (Figure("W8", "1,000 runs of examples/registration.py, until all results are there", "s"),),
+        _registrations,
+        is_common=False,
+    ),
+    Workload("raw", (), _raw, is_common=False),
 )
 FIGURES = {figure.name: figure for workload in WORKLOADS for figure in workload.figures}

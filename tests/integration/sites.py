@@ -11,7 +11,7 @@ import subprocess
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from pwf import (
     Health,
     Next,
     Service,
+    UnavailableError,
     Worker,
     connect,
     connect_blocking,
@@ -45,6 +46,7 @@ __all__ = [
     "free_port",
     "fresh_name",
     "held_and_lost",
+    "opened",
     "paired",
     "until",
     "with_options",
@@ -180,6 +182,18 @@ async def works(client: Any) -> None:
     """Check that a new run is taken and finished."""
     run = await client.start(publish("work.chain", 3))
     assert await run.result(timeout=LIMIT) == "done"
+
+
+@asynccontextmanager
+async def opened(flavour: Flavour, url: str) -> AsyncIterator[Any]:
+    """Give out an open client, however often it takes: on a busy machine a short time-out is over."""
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(LIMIT):
+            client = None
+            while client is None:
+                with suppress(UnavailableError):
+                    client = await stack.enter_async_context(flavour.client(url))
+        yield client
 
 
 async def eventually(condition: Callable[[], object]) -> None:

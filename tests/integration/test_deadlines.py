@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import pytest
 from tests.chaos.proxy import Proxy
-from tests.integration.sites import LIMIT, Flavour, Pair, Work, fresh_name, works
+from tests.integration.sites import LIMIT, Flavour, Pair, Work, fresh_name, opened, works
 
 from pwf import RunCancelledError, UnavailableError, publish
 from pwf.testing.servers import LOOPBACK, RabbitServer, RedisServer
@@ -88,7 +88,7 @@ def test_asking_redis(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))  # all at once
         async with through(own_redis) as proxy:
             url = f"redis://{LOOPBACK}:{proxy.port}/0?timeout={TIMEOUT}"
-            async with flavour.client(url) as client:
+            async with opened(flavour, url) as client:
                 run = await client.start(publish("work.chain", 1))
                 port = unblocked(client._port.port) if flavour.blocking else client.port
                 take = Take(("work",), 1, ClaimId("s:1"), 1000)
@@ -147,7 +147,7 @@ def test_connections_that_have_gone_deaf(
             url = f"redis://{LOOPBACK}:{proxy.port}/0?timeout={TIMEOUT}"
             async with (
                 flavour.client(own_redis.url) as healthy,
-                flavour.client(url) as client,
+                opened(flavour, url) as client,
                 flavour.worker(healthy, work.service),
             ):
                 first = await client.start(publish("elsewhere.never", 1))
@@ -180,7 +180,7 @@ def test_rabbit(pair: Pair, rabbit_server: RabbitServer, fault: Callable[[Proxy]
         async with through(rabbit_server) as proxy:
             url = attrs.evolve(pair, amqp=f"amqp://{LOOPBACK}:{proxy.port}/").url(timeout=TIMEOUT)
             async with (
-                pair.flavour.client(url) as client,
+                opened(pair.flavour, url) as client,
                 pair.flavour.worker(client, Work().service),
             ):
                 await works(client)

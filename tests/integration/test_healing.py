@@ -95,18 +95,30 @@ def test_scripts_flushed_under_load(
 
 
 def test_connections_closed_by_redis(
-    flavour: Flavour, backend_url: str, work: Work, admin: Any
+    flavour: Flavour,
+    backend_url: str,
+    work: Work,
+    admin: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """CLIENT KILL, again and again: of connections that lie idle, wait, listen or work."""
+    """CLIENT KILL, again and again: of connections that lie idle, wait, listen or work.
+
+    More and more seldom, so that a busy machine gets to connecting in between. What a stream has
+    delivered by a reply that was cut off is looked for after half a minute otherwise.
+    """
+    monkeypatch.setattr("pwf_redis.consuming.ABANDONED_MS", 1000)
+    monkeypatch.setattr("pwf_redis.consuming.LOOK_EVERY", 0.5)
 
     async def main() -> None:
         async with working(flavour, backend_url, work) as client:
             runs = await client.start_many([publish("work.chain", 20) for _ in range(20)])
             ends = asyncio.gather(*(run.result(timeout=3 * LIMIT) for run in runs))
+            pause = 0.02
             while not ends.done():
                 for kind in ("normal", "pubsub"):
                     admin.client_kill_filter(_type=kind, skipme=True)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(pause)
+                pause *= 1.05
 
             assert await ends == ["done"] * 20
 

@@ -225,7 +225,7 @@ class TestServers:
 
     @pytest.mark.parametrize("scheme", ["redis+sentinel", "rediss+sentinel"])
     def test_sentinels_that_say_nothing(self, attempt, silent, scheme):
-        said = attempt(f"{scheme}://{silent}/m?timeout=0.3&sentinel_password={PASSWORD}")
+        said = attempt(f"{scheme}://{silent}/m?timeout=1&sentinel_password={PASSWORD}")
         assert "Are they running" in said
 
     @pytest.mark.parametrize("scheme", ["amqp", "amqps"])

@@ -29,6 +29,8 @@ from pwf_core.commands import Message
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError
 from pwf_rabbit.adapter import adapter
 from pwf_rabbit.errors import QueueMissingError
+from pwf_rabbit.ledger import Ack
+from pwf_rabbit.link import Sent
 from pwf_rabbit.options import Options
 from pwf_rabbit.topology import Queue, QueueKind, Topology
 
@@ -523,6 +525,39 @@ def test_channels_that_the_server_closes_do_not_end_the_connection(amqp_url, dri
         for _ in range(30):
             await asyncio.gather(*(miss(link) for _ in range(20)))
         assert link.is_open
+        await link.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("driver", ["link_aio", "link_pika"])
+def test_acks_on_a_channel_that_is_being_closed_do_not_end_the_connection(amqp_url, driver):
+    """What comes too late for it is dropped; the deliveries are on their way back already."""
+    connect = importlib.import_module(f"pwf_rabbit.{driver}").connect
+    queue, count = Queue(f"t{uuid4().hex[:12]}"), 50
+
+    async def main():
+        link = await connect(Options.read(Url.parse(amqp_url), Settings()), "test")
+        await (await link.channel()).declare(queue)
+        outlet = await link.channel(publishes=True)
+        sent = await asyncio.gather(*(outlet.publish(queue.name, b"x", {}) for _ in range(count)))
+        assert set(sent) == {Sent.CONFIRMED}
+        for _ in range(5):
+            channel, came = await link.channel(), []
+            await channel.consume(
+                queue, count, lambda number, _body, came=came: came.append(number)
+            )
+            await asyncio.to_thread(eventually, lambda came=came: len(came) == count)
+            closing = asyncio.create_task(channel.close())
+            await asyncio.sleep(0)  # it has begun
+            for number in itertools.cycle(came):
+                await channel.ack([Ack(number, multiple=False)])
+                await asyncio.sleep(0)
+                if closing.done():
+                    break
+            await closing
+        assert link.is_open
+        await (await link.channel()).close()
         await link.close()
 
     asyncio.run(main())

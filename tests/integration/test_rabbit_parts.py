@@ -1,13 +1,16 @@
 """The parts of the RabbitMQ adapter that decide and do no I/O, and what is refused at start-up."""
 
 import asyncio
+import itertools
 import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.integration.sites import eventually
 
 from pwf_core.adapters import Durability, Settings, Url
 from pwf_core.commands import Message
@@ -20,6 +23,7 @@ from pwf_rabbit.lanes import Lane
 from pwf_rabbit.ledger import Ack, Ledger
 from pwf_rabbit.link import Sent
 from pwf_rabbit.options import Driver, Options
+from pwf_rabbit.outlet import Outlet
 from pwf_rabbit.supervisor import Supervisor, pause
 from pwf_rabbit.topology import QueueKind, Topology
 
@@ -290,6 +294,51 @@ class Node:
         await link.lost.wait()
 
 
+class TestClosing:
+    """A driver may swallow the cancellation that was to end what it does."""
+
+    def test_ends_a_supervisor_whose_driver_connects_all_the_same(self):
+        async def main():
+            connecting, link = asyncio.Event(), Node("a")
+
+            async def connect(_options, _name):
+                connecting.set()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                return link
+
+            supervisor = Supervisor(connect, options("amqp://a"), "test", Node("crew"))
+            supervisor.start()
+            await connecting.wait()
+            async with asyncio.timeout(10):
+                await supervisor.close()
+            assert link.lost.is_set()
+
+        asyncio.run(main())
+
+    def test_ends_a_crew_that_goes_on(self):
+        class Stubborn(Node):
+            async def tend(self, link):
+                for _ in range(2):
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.Event().wait()
+
+        async def main():
+            link = Node("a")
+
+            async def connect(_options, _name):
+                return link
+
+            supervisor = Supervisor(connect, options("amqp://a"), "test", Stubborn("crew"))
+            async with asyncio.timeout(10):
+                await supervisor.link()
+                await asyncio.sleep(0)  # the crew has begun
+                await supervisor.close()
+            assert link.lost.is_set()
+
+        asyncio.run(main())
+
+
 class TestNodes:
     """Of several nodes, which is connected to."""
 
@@ -385,6 +434,141 @@ class TestNodes:
             await supervisor.close()
 
         asyncio.run(main())
+
+
+class Wire(Node):
+    """A link whose channels answer as the test says; queues can be declared at any time."""
+
+    def __init__(self):
+        super().__init__("wire")
+        self.publishing = []  # channels, in order
+        self.answers = iter(())  # to what is published; what comes after them is left to the test
+
+    async def is_blocked(self):
+        return False
+
+    async def channel(self, *, publishes=False):
+        channel = WireChannel(self)
+        if publishes:
+            self.publishing.append(channel)
+        return channel
+
+
+class WireChannel(OpenChannel):
+    """Publishes are here with their futures; closing it loses those without an answer."""
+
+    def __init__(self, wire):
+        self.is_open = True
+        self.sent = []
+        self.wire = wire
+
+    async def declare(self, queue, *, passive=False):
+        pass
+
+    def publish(self, queue, body, headers):
+        future = asyncio.get_running_loop().create_future()
+        self.sent.append(future)
+        for answer in itertools.islice(self.wire.answers, 1):
+            future.set_result(answer)
+        return future
+
+    async def close(self):
+        self.is_open = False
+        for future in self.sent:
+            if not future.done():
+                future.set_result(Sent.UNKNOWN)
+
+
+class TestOutlet:
+    def on(self, check, query=""):
+        """Run *check* on an outlet and its wire."""
+
+        async def main():
+            wire = Wire()
+
+            async def connect(_options, _name):
+                return wire
+
+            outlet = Outlet(connect, options(f"amqp://mq/{query}"))
+            try:
+                async with asyncio.timeout(10):
+                    await outlet.supervisor.link()
+                    await check(outlet, wire)
+            finally:
+                await outlet.supervisor.close()
+
+        asyncio.run(main())
+
+    def test_a_queue_without_a_leader_is_waited_for(self, caplog):
+        """Whoever declares a quorum queue while another makes it is refused until it has one."""
+
+        async def check(outlet, wire):
+            wire.answers = iter([Sent.REFUSED] * 5 + [Sent.CONFIRMED])
+            assert await outlet.publish([message("a")]) == [True]
+            assert [one.is_open for one in wire.publishing] == [False] * 5 + [True]
+
+        self.on(check)
+        assert caplog.text == ""
+
+    def test_a_queue_that_goes_on_refusing_is_waited_for_once(self, caplog):
+        """Others have been waiting with it; from then on it has a second chance, and that at once."""
+
+        async def check(outlet, wire):
+            wire.answers = itertools.repeat(Sent.REFUSED)
+            assert await outlet.publish([message("a")]) == [False]
+            attempts = len(wire.publishing)
+            assert attempts > 3
+            assert await outlet.publish([message("a")]) == [False]
+            assert len(wire.publishing) == attempts + 2
+
+        self.on(check, "?timeout=1")
+        (said,) = caplog.messages
+        assert "is not confirmed: refused" in said
+
+    @pytest.mark.parametrize("last", [Sent.CONFIRMED, Sent.REFUSED])
+    def test_a_refused_channel_is_closed_once_all_on_it_are_answered(self, last):
+        """What others have in flight there is not lost."""
+
+        async def check(outlet, wire):
+            refused = asyncio.create_task(outlet.publish([message("a")]))
+            other = asyncio.create_task(outlet.publish([message("b")]))
+            await eventually(lambda: wire.publishing and len(wire.publishing[0].sent) == 2)
+            first = wire.publishing[0]
+            first.sent[0].set_result(Sent.REFUSED)
+            await eventually(lambda: len(wire.publishing) == 2 and wire.publishing[1].sent)
+            second = wire.publishing[1]
+            second.sent[0].set_result(Sent.CONFIRMED)
+            assert await refused == [True]
+            assert first.is_open
+            assert not other.done()
+            first.sent[1].set_result(last)
+            if last is Sent.REFUSED:
+                await eventually(lambda: len(second.sent) == 2)
+                second.sent[1].set_result(Sent.CONFIRMED)
+            assert await other == [True]
+            assert not first.is_open
+            assert second.is_open
+
+        self.on(check)
+
+    def test_a_channel_given_up_in_flight_is_closed_by_the_next_publish(self):
+        """Who was cancelled waits for nothing, so nothing of it keeps a channel."""
+
+        async def check(outlet, wire):
+            refused = asyncio.create_task(outlet.publish([message("a")]))
+            cancelled = asyncio.create_task(outlet.publish([message("b")]))
+            await eventually(lambda: wire.publishing and len(wire.publishing[0].sent) == 2)
+            first = wire.publishing[0]
+            first.sent[0].set_result(Sent.REFUSED)
+            await eventually(lambda: len(wire.publishing) == 2 and wire.publishing[1].sent)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            wire.publishing[1].sent[0].set_result(Sent.CONFIRMED)
+            assert await refused == [True]
+            assert not first.is_open
+            assert wire.publishing[1].is_open
+
+        self.on(check)
 
 
 class TestOptions:

@@ -107,7 +107,9 @@ def append(server, prefix):
 
 def lasting(server, prefix):
     """Return what is stored, but for the tokens that idle workers take."""
-    return {name: value for name, value in dump(server, prefix).items() if "wake:" not in name}
+    tokens = ("wake:", "ready:")
+    found = dump(server, prefix)
+    return {name: found[name] for name in found if not name.startswith(tokens)}
 
 
 class TestFiles:

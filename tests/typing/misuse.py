@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import attrs
 
+import pwf
 from pwf import (
     BlockingWorker,
     Client,
@@ -69,6 +70,11 @@ def count(ctx: Context, n: int) -> Iterator[Directive]:
 @users.declare
 def generate(name: str, *, pages: int = 1) -> None: ...
 
+
+# --- names -----------------------------------------------------------------------------------------
+
+pwf.Wroker  # type: ignore
+pwf.client_of  # type: ignore
 
 # --- arguments of publish --------------------------------------------------------------------------
 

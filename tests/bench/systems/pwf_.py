@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 from tests.bench.systems.speaking import RECOVERY, About, async_step, end, main
 
@@ -18,6 +21,7 @@ __all__ = ["bench"]
 URL = os.environ.get("BENCH_URL", "memory://")
 PROCESSES = os.environ.get("BENCH_WORKERS", "1")
 IS_MEMORY = URL.startswith("memory:")
+EXAMPLE = Path(__file__).parents[3] / "examples" / "registration.py"
 
 bench = Service("bench")
 
@@ -81,6 +85,20 @@ class System:
             for first in firsts:
                 await self._backend.start(first)
 
+    async def registrations(self, count: int) -> None:
+        """Have that many users register at once; their workers are here, too."""
+        example = _example()
+        user = example.User("Ann", email="ann@example.org", card="4000 0001")
+        async with (
+            Worker(self._backend, example.users),
+            Worker(self._backend, example.documents),
+        ):
+            firsts = [publish(example.register, user) for _ in range(count)]
+            runs = await self._backend.start_many(firsts)
+            done = await asyncio.gather(*(run.result(example.Registered) for run in runs))
+        if {(one.user, len(one.checks), one.pages) for one in done} != {("Ann", 2, 1)}:
+            raise AssertionError(f"users registered as {done}"[:200])
+
     async def statuses(self) -> dict[str, int]:
         """Wait until every run is over that was started since this was asked last; say how."""
         runs, self._runs = self._runs, []
@@ -92,6 +110,16 @@ async def _end_of(run: Run) -> str:
         return (await run.wait(timeout=10)).value
     except TimeoutError:
         return "late"
+
+
+def _example() -> Any:
+    """Import what users are shown; it is in no package."""
+    spec = importlib.util.spec_from_file_location("registration", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @asynccontextmanager

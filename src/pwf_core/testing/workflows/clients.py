@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable
 from datetime import timedelta
+from inspect import isawaitable
 from typing import Any
 
 import attrs
@@ -31,7 +33,7 @@ _SOON = 4  # seconds; a client that waits looks at its run again after five
 
 @attrs.frozen
 class _Looks:
-    """A port that tells when somebody looks at a run."""
+    """A port that tells when somebody has looked at a run."""
 
     _port: Any
     _looks: list[object]
@@ -40,8 +42,16 @@ class _Looks:
         return getattr(self._port, name)
 
     def read(self, run_ids: Any) -> Any:
+        found = self._port.read(run_ids)
+        if isawaitable(found):
+            return self._noted(run_ids, found)
         self._looks.append(run_ids)
-        return self._port.read(run_ids)
+        return found
+
+    async def _noted(self, run_ids: Any, found: Awaitable[Any]) -> Any:
+        views = await found
+        self._looks.append(run_ids)
+        return views
 
 
 def _service(name: str = "work") -> Service:
@@ -179,10 +189,14 @@ async def test_waiting_client_gets_the_result_without_retention(
     harness: WorkflowHarness[Any],
 ) -> None:
     """With a retention of 0 who waits gets the result; afterwards the run is not known."""
-    client = await harness.client()
+    looks = list[object]()
+    client = await harness.client(lambda port: _Looks(port, looks))
     work = Service("work")
     go = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    async def is_listening() -> bool:  # who waits listens first, and then looks
+        return bool(looks)
 
     @work.task
     async def wait() -> Next:
@@ -192,8 +206,7 @@ async def test_waiting_client_gets_the_result_without_retention(
     async with harness.worker(client, work):
         run = await client.start(publish(wait))
         waiting = asyncio.create_task(run.result(str, timeout=PATIENCE))
-        with pytest.raises(TimeoutError):
-            await run.result(timeout=0.05)  # by now the first one listens, too
+        await eventually(is_listening)
         go.set()
 
         assert "x" == await waiting

@@ -13,12 +13,11 @@ import pytest
 from pwf_core.context import Context
 from pwf_core.directives import Next, emit, gather, publish, result
 from pwf_core.errors import RunFailedError
-from pwf_core.protocol import PARK_MS
 from pwf_core.retries import Retry
 from pwf_core.service import Service
 from pwf_core.testing.harness import PATIENCE, WorkflowHarness, behaviour
 from pwf_core.testing.workflows._waiting import eventually
-from pwf_core.views import Phase, Status
+from pwf_core.views import CallView, Phase, Status
 
 _QUICKLY = Retry(attempts=3, base=timedelta(milliseconds=5))
 
@@ -303,7 +302,9 @@ async def test_failing_member(harness: WorkflowHarness[Any]) -> None:
 
 
 @behaviour()
-async def test_unknown_task_is_parked(harness: WorkflowHarness[Any]) -> None:
+async def test_unknown_task_is_parked(
+    harness: WorkflowHarness[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task that no worker knows is parked and visible, and runs once a worker knows it."""
     old, new = Service("work"), Service("work")
 
@@ -315,28 +316,26 @@ async def test_unknown_task_is_parked(harness: WorkflowHarness[Any]) -> None:
     async def unheard(value: int) -> Next:
         return result(value)
 
+    park_ms = _park_briefly(harness, monkeypatch)
     client = await harness.client()
     run = await client.start(publish("work.unheard", 7))
 
-    async def is_parked() -> bool:
-        (call,) = (await run.view()).calls
-        return bool(call.phase is Phase.PARKED)
-
     async with harness.worker(client, old):
-        await eventually(is_parked)
-        (call,) = (await run.view()).calls
+        call = await _parked(run)
         assert "work.unheard" == call.address
         assert 0 == call.attempts
         assert "knows" in call.reason
         assert Status.RUNNING is await run.status()
-    await harness.elapse(PARK_MS)
+    await harness.elapse(park_ms)
     async with harness.worker(client, new):
         assert 7 == await run.result(int, timeout=PATIENCE)
     assert [] == await client.dead_letters()
 
 
 @behaviour()
-async def test_undecodable_arguments_are_parked(harness: WorkflowHarness[Any]) -> None:
+async def test_undecodable_arguments_are_parked(
+    harness: WorkflowHarness[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Arguments that are none of the task's are parked with the reason; others are not held up."""
     old, new = Service("work"), Service("work")
 
@@ -348,21 +347,36 @@ async def test_undecodable_arguments_are_parked(harness: WorkflowHarness[Any]) -
     async def add_anything(one: Any, two: Any) -> Next:
         return result([one, two])
 
+    park_ms = _park_briefly(harness, monkeypatch)
     client = await harness.client()
     bad = await client.start(publish("work.add", "x", two=2))
-
-    async def is_parked() -> bool:
-        (call,) = (await bad.view()).calls
-        return bool(call.phase is Phase.PARKED)
 
     async with harness.worker(client, old):
         good = await client.start(publish("work.add", 1, 2))
 
         assert 3 == await good.result(int, timeout=PATIENCE)
-        await eventually(is_parked)
-        (call,) = (await bad.view()).calls
+        call = await _parked(bad)
         assert "$.one" in call.reason
         assert 0 == call.attempts
-    await harness.elapse(PARK_MS)
+    await harness.elapse(park_ms)
     async with harness.worker(client, new):
         assert ["x", 2] == await bad.result(timeout=PATIENCE)
+
+
+def _park_briefly(harness: WorkflowHarness[Any], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have parked calls come again soon; return after how many milliseconds."""
+    park_ms = 5 * harness.tick
+    monkeypatch.setattr("pwf_core.protocol.PARK_MS", park_ms)
+    return park_ms
+
+
+async def _parked(run: Any) -> CallView:
+    """Wait until the only call of *run* is parked, and return it as it is then."""
+    seen: list[CallView] = []
+
+    async def is_parked() -> bool:
+        seen[:] = (await run.view()).calls
+        return [Phase.PARKED] == [call.phase for call in seen]
+
+    await eventually(is_parked)
+    return seen[0]
