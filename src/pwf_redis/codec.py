@@ -88,7 +88,7 @@ class Refused(Struct, frozen=True):
 
     Attributes:
         kind: "command", "timer" or "message".
-        name: Which: the command's position, the timer's member, or (service, entry id).
+        name: Which: the command's position, the timer's member, or (service, entry id, message).
         problem: The server's words.
     """
 
@@ -331,7 +331,7 @@ def _refused(reply: Any) -> Refused:
     if kind == b"command":
         name -= 1
     elif kind == b"message":
-        name = (name[0].decode(), name[1])
+        name = (name[0].decode(), name[1], name[2])
     return Refused(kind.decode(), name, problem.decode(errors="replace"))
 
 

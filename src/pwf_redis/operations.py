@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -167,15 +168,19 @@ class Operations:
 
     def _set_aside(self, refused: Refused) -> Steps[Round, None]:
         if refused.kind == "timer":
-            remove: RedisCommand = ("ZREM", self.keys.due, refused.name)
+            remove: list[RedisCommand] = [("ZREM", self.keys.due, refused.name)]
             note = b"timer " + refused.name
         else:
-            service, entry = refused.name
-            remove = ("XDEL", self.keys.queue(service), entry)
-            note = f"message {service} ".encode() + entry
+            service, entry, message = refused.name
+            queue = self.keys.queue(service)
+            found = yield from ask("XRANGE", queue, entry, entry)
+            others = [one for _, fields in found for one in _messages(fields) if one != message]
+            remove = [("XADD", queue, "*", "m", one) for one in others]
+            remove.append(("XDEL", queue, entry))
+            note = f"message {service} ".encode() + entry + b" " + message
         yield Round(
             [
-                remove,
+                *remove,
                 ("LPUSH", self.keys.undecodable, note + b" " + refused.problem.encode()),
                 ("LTRIM", self.keys.undecodable, 0, UNDECODABLE_MAX - 1),
             ],
@@ -312,12 +317,17 @@ class Operations:
         return count
 
 
+def _messages(fields: Sequence[bytes]) -> list[bytes]:
+    """Return the messages of a stream entry."""
+    return [fields[n + 1] for n in range(0, len(fields), 2) if fields[n] == b"m"]
+
+
 def _names(entry: Any) -> list[tuple[RunId, CallId]]:
-    """Return the call that a stream entry names, in a list; none if it is not one of ours."""
-    parts = entry[1][1].split(b":") if entry[1] and len(entry[1]) > 1 else []
-    if len(parts) != 3:  # noqa: PLR2004 -- run, call, generation
-        return []
-    try:
-        return [(RunId(parts[0].decode()), CallId(parts[1].decode()))]
-    except UnicodeDecodeError:
-        return []
+    """Return the calls that a stream entry names; none if it is not one of ours."""
+    names = []
+    for message in _messages(entry[1] or ()):
+        with suppress(UnicodeDecodeError):
+            parts = message.decode().split(":")
+            if len(parts) == 3:  # noqa: PLR2004 -- run, call, generation
+                names.append((RunId(parts[0]), CallId(parts[1])))
+    return names

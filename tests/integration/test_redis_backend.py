@@ -18,7 +18,17 @@ import pytest
 
 from pwf.testing.servers import RedisServer
 from pwf_core.adapters import Settings, Url
-from pwf_core.commands import Answer, Commit, Emit, Message, Renew, Settle, Start
+from pwf_core.commands import (
+    Answer,
+    Commit,
+    Emit,
+    Message,
+    Postpone,
+    Postponement,
+    Renew,
+    Settle,
+    Start,
+)
 from pwf_core.decisions import Decision, NewCall, NewJoin
 from pwf_core.errors import (
     BrokerUnavailableError,
@@ -134,7 +144,7 @@ class TestWaking:
     def test_who_leaves_nothing_wakes_nobody(self, backend, server, keys):
         backend.apply(runs_of(3))
         server.delete(keys.wake("a"))
-        backend.exchange([], take(4))
+        backend.exchange([], take(4, claim="w:2"))
 
         assert server.llen(keys.wake("a")) == 0
 
@@ -171,10 +181,31 @@ def eventually(condition):
 
 class TestStreams:
     def test_taken_work_leaves_its_stream(self, backend, server, keys):
-        backend.apply(runs_of(5))
-        backend.exchange([], take(3))
+        backend.apply(runs_of(20))
 
-        assert server.xlen(keys.queue("a")) == 2
+        assert server.xlen(keys.queue("a")) == 3  # several share an entry
+        backend.exchange([], take(16, claim="w:1"))
+        assert server.xlen(keys.queue("a")) == 1
+        backend.exchange([], take(4, claim="w:2"))
+        assert server.xlen(keys.queue("a")) == 0
+
+    def test_work_that_shares_an_entry_is_taken_once(self, backend, server, keys):
+        """Also by those who take one call at a time; it leaves with the last."""
+        starts = runs_of(8)
+        backend.apply(starts)
+        taken = []
+        for number in range(8):
+            assert server.xlen(keys.queue("a")) == 1
+            taken += backend.exchange([], take(1, claim=f"w:{number}")).grants
+        handed_back = Postpone(
+            taken[7].run_id, taken[7].call_id, taken[7].claim_id, Postponement.HAND_BACK, 0, "why"
+        )
+
+        assert [grant.run_id for grant in taken] == [one.run_id for one in starts]
+        assert server.xlen(keys.queue("a")) == 0
+        assert backend.exchange([], take(claim="w:8")).grants == []
+        (again,) = backend.exchange([handed_back], take(claim="w:9")).grants
+        assert again.call_id == taken[7].call_id
 
     def test_work_that_is_taken_at_once_never_enters_one(self, backend, server, keys):
         starts = runs_of(5)

@@ -119,22 +119,23 @@ class Model:
         waiting = [self.queues[service] for service in services]
         while len(grants) < take.limit and any(waiting):
             for queue in waiting:
-                if not queue or len(grants) == take.limit:
-                    continue
-                message = queue.pop(0)
-                claim = Claim(
-                    message.run_id,
-                    message.call_id,
-                    message.generation,
-                    take.claim_id,
-                    take.lease_ms,
-                    suspects,
-                )
-                reply = self.do(claim)
-                if isinstance(reply, Granted):
-                    grants.append(reply)
-                    claims.append(msgspec.structs.replace(claim, generation=-1))
-                    suspects = suspects and not reply.suspect
+                granted = len(grants) == take.limit
+                while queue and not granted:
+                    message = queue.pop(0)
+                    claim = Claim(
+                        message.run_id,
+                        message.call_id,
+                        message.generation,
+                        take.claim_id,
+                        take.lease_ms,
+                        suspects,
+                    )
+                    reply = self.do(claim)
+                    granted = isinstance(reply, Granted)
+                    if granted:
+                        grants.append(reply)
+                        claims.append(msgspec.structs.replace(claim, generation=-1))
+                        suspects = suspects and not reply.suspect
         return grants, claims
 
     def sweep(self, limit):
@@ -234,9 +235,12 @@ class Real:
         }
 
     def queue(self, service):
+        # Several messages share an entry, each as a field of the same name.
+        script = "return redis.call('XRANGE', KEYS[1], '-', '+')"
         return [
-            tuple(fields[b"m"].decode().split(":"))
-            for _, fields in self.server.xrange(self.keys.queue(service))
+            tuple(field.decode().split(":"))
+            for _, fields in self.server.eval(script, 1, self.keys.queue(service))
+            for field in fields[1::2]
         ]
 
     def ends(self, count):
@@ -271,7 +275,10 @@ def compare(model, real):
     assert real.index(real.keys.dead) == model.dead
     for service, messages in model.queues.items():
         expected = [(one.run_id, one.call_id, str(one.generation)) for one in messages]
-        assert real.queue(service) == expected
+        found = real.queue(service)
+        taken = len(found) - len(expected)  # at most all but one of an entry, which stays with that
+        assert 0 <= taken < (8 if expected else 1)
+        assert found[taken:] == expected
     expected, model.ends = model.ends, []
     assert sorted(real.ends(len(expected)), key=str) == sorted(expected, key=str)
 

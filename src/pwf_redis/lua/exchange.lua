@@ -19,7 +19,7 @@
 --             strange        how many messages of strangers were set aside
 --      or:  { 1, kind, name, problem }: nothing was done, because something could not be judged;
 --             kind is "command" (name: its number from 1), "timer" (its member of `due`) or
---             "message" (name: { service, entry id }). Send it again without that.
+--             "message" (name: { service, entry id, what it says }). Send it again without that.
 --      or:  { 2, format }: nothing was done, because the namespace is used in another format
 --
 -- Keys beside those of runs.lua and messages.lua:
@@ -61,34 +61,51 @@ end
 ---- taking -------------------------------------------------------------------------------------
 
 -- A line is one service's messages: first those in its stream, then those made by this script.
--- `names` has run, call and generation of each stream entry, or false for what is not one of ours.
+-- `names` has run, call, generation and the number of the stream entry for each message that was read,
+-- and false for run, call and generation of an entry that is not one of ours.
 local function more(line, wish)
-  local entries = redis.call('XRANGE', line.key, line.from, '+', 'COUNT', wish)
-  local names = {}
-  line.dry = #entries < wish
-  line.entries, line.names, line.at = entries, names, 0
+  local count = math.ceil(wish / line.width)
+  local entries = redis.call('XRANGE', line.key, line.from, '+', 'COUNT', count)
+  local names, size = {}, 0
+  line.dry = #entries < count
   if #entries > 0 then line.from = '(' .. entries[#entries][1] end
   for number, entry in ipairs(entries) do
-    local fields, at = entry[2], 3 * number
-    local run_id, call_id, generation
-    if fields and fields[1] == 'm' then
-      run_id, call_id, generation = string.match(fields[2], '^([^:]+):([^:]+):(%d+)$')
+    local fields, before = entry[2] or NONE, size
+    for field = 1, #fields, 2 do
+      local run_id, call_id, generation
+      if fields[field] == 'm' then
+        run_id, call_id, generation = string.match(fields[field + 1], '^([^:]+):([^:]+):(%d+)$')
+      end
+      if run_id then
+        if size < 4 * wish then read_call(run_id, call_id, true) end
+        names[size + 1], names[size + 2], names[size + 3] = run_id, call_id, generation
+        names[size + 4] = number
+        size = size + 4
+      end
     end
-    if run_id then read_call(run_id, call_id, true) end
-    names[at - 2], names[at - 1], names[at] = run_id or false, call_id or false, generation or false
+    if size == before then
+      names[size + 1], names[size + 2], names[size + 3], names[size + 4] = false, false, false, number
+      size = size + 4
+    end
   end
+  line.entries, line.names, line.size, line.at = entries, names, size, 0
+  line.width = math.max(math.floor(size / 4 / math.max(#entries, 1)), 1)
   grant_wishes()
 end
 
 -- Return run, call, generation and stream entry of the next message; nil if there is none.
--- `room` says for how many more there is room.
+-- `room` says for how many more there is room. An entry goes with its last message: those before it
+-- are known by their calls, should they be read again.
 local function next_message(line, room)
   while true do
-    if line.at < #line.entries then
-      line.at = line.at + 1
-      local entry, names, at = line.entries[line.at], line.names, 3 * line.at
-      line.gone[#line.gone + 1] = entry[1]
-      if names[at] then return names[at - 2], names[at - 1], tonumber(names[at]), entry[1] end
+    if line.at < line.size then
+      local names, at = line.names, line.at
+      local entry = line.entries[names[at + 4]]
+      line.at = at + 4
+      if names[at + 8] ~= names[at + 4] then line.gone[#line.gone + 1] = entry[1] end
+      if names[at + 1] then
+        return names[at + 1], names[at + 2], tonumber(names[at + 3]), entry[1]
+      end
       line.bad[#line.bad + 1] = entry
     elseif not line.dry then
       more(line, math.min(math.ceil(room), CHUNK))
@@ -109,7 +126,7 @@ end
 
 local function has_more(line)
   local fresh = queued[line.service]
-  return line.at < #line.entries or not line.dry or (fresh and fresh.taken < fresh.size)
+  return line.at < line.size or not line.dry or (fresh and fresh.taken < fresh.size)
 end
 
 local lines = {}
@@ -122,7 +139,7 @@ local function take_calls(grants, granted)
   for number, service in ipairs(take.services) do
     local line = {
       service = service, key = queue_key(service),
-      from = '-', dry = false, entries = {}, names = {}, at = 0, gone = {}, bad = {},
+      from = '-', dry = false, width = MESSAGES, size = 0, at = 0, gone = {}, bad = {},
     }
     lines[number], waiting[number] = line, line
   end
@@ -133,14 +150,17 @@ local function take_calls(grants, granted)
     local run_id, call_id, generation, entry = next_message(line, (limit - count) / #waiting)
     if run_id then
       local ok, reply = pcall(claim_message, run_id, call_id, generation, suspects)
-      if not ok then return { 1, 'message', { line.service, entry }, problem_of(reply) } end
+      if not ok then
+        local name = run_id .. ':' .. call_id .. ':' .. generation
+        return { 1, 'message', { line.service, entry, name }, problem_of(reply) }
+      end
       if type(reply) == 'table' then
         count = count + 1
         grants[count] = reply
         granted[2 * count - 1], granted[2 * count] = run_id, call_id
         if reply[7] >= SUSPECT_LOST then suspects = false end
+        turn = turn + 1
       end
-      turn = turn + 1
     else
       table.remove(waiting, turn)
     end

@@ -1,9 +1,12 @@
 -- messages.lua: what the others are to hear of a step: copies of calls, tokens, and when to look again.
 --
 -- Comes after transition.lua, and before the entry point. Keys beside those of runs.lua:
---   queue:<service>   stream of messages, with a field m: <run id>:<call id>:<generation>;
---                     fields that a later version appends are ignored
+--   queue:<service>   stream of entries of one to MESSAGES messages, a field m for each:
+--                     <run id>:<call id>:<generation>; other fields, of a later version, are ignored
 --   wake:<service>    list of at most one token: somebody who waits for work is to look
+
+-- An entry costs as much as several messages in it.
+local MESSAGES = 8
 
 --== messages ======================================================================================
 
@@ -40,10 +43,16 @@ end
 local function write_messages()
   for _, service in ipairs(services) do
     local fresh = queued[service]
-    local key = queue_key(service)
+    local entry, size = { queue_key(service), '*' }, 2
     for at = fresh.taken + 1, fresh.size, 4 do
-      redis.call('XADD', key, '*', 'm', fresh[at] .. ':' .. fresh[at + 1] .. ':' .. fresh[at + 2])
-      waking[service] = true
+      entry[size + 1] = 'm'
+      entry[size + 2] = fresh[at] .. ':' .. fresh[at + 1] .. ':' .. fresh[at + 2]
+      size = size + 2
+      if size == 2 + 2 * MESSAGES or at + 4 > fresh.size then
+        redis.call('XADD', unpack(entry, 1, size))
+        size = 2
+        waking[service] = true
+      end
     end
   end
 end

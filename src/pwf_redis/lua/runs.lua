@@ -465,7 +465,19 @@ local function read_call(run_id, call_id, to_claim)
   end
 end
 
--- Read what these commands name: at most two rounds to each run, however many name it.
+-- A result is written once; where it would stand, the call knows.
+local function read_results(commands)
+  for _, command in ipairs(commands) do
+    if command[2] == COMMIT and command[6] ~= 0 then
+      local run = runs[command[3]]
+      local call = run and not run.broken and run.calls[command[4]]
+      if call and not run.fresh then wish(run, 'r:' .. call[C_SCOPE] .. ':' .. call[C_MEMBER]) end
+    end
+  end
+  grant_wishes()
+end
+
+-- Read what these commands name: at most three rounds to each run, however many name it.
 local function read_ahead(commands)
   for _, command in ipairs(commands) do
     local kind, run_id, call_id = command[2], command[3], command[4]
@@ -488,4 +500,5 @@ local function read_ahead(commands)
     end
   end
   grant_wishes()
+  read_results(commands)
 end
