@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import attrs
 
-from pwf.testing.servers import LOOPBACK, RedisServer
+from pwf.testing.servers import LOOPBACK, RedisServer, ValkeyServer
 
-__all__ = ["Node", "RedisCluster", "redis_cluster"]
+__all__ = ["Node", "RedisCluster", "ValkeyNode", "redis_cluster"]
 
 SLOTS = 16_384
 _LIMIT = 30.0  # seconds until a cluster is one
@@ -58,6 +58,10 @@ class Node(RedisServer):
     def id(self) -> str:
         """Its name among nodes."""
         return str(self.ask("CLUSTER", "MYID").decode())
+
+
+class ValkeyNode(Node, ValkeyServer):
+    """The same of Valkey."""
 
 
 @attrs.frozen
@@ -148,11 +152,13 @@ def _until(check: Any) -> None:
 
 
 @contextmanager
-def redis_cluster(*, masters: int = 3, replicas: bool = False) -> Iterator[RedisCluster]:
+def redis_cluster(
+    *, masters: int = 3, replicas: bool = False, kind: type[Node] = Node
+) -> Iterator[RedisCluster]:
     """Give out a cluster with so many masters."""
     with ExitStack() as stack:
         count = masters * (2 if replicas else 1)
-        nodes = [stack.enter_context(Node()) for _ in range(count)]
+        nodes = [stack.enter_context(kind()) for _ in range(count)]
         cluster = RedisCluster(nodes[:masters], nodes[masters:])
         cluster.join()
         yield cluster

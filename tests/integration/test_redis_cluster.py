@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.clusters import Node, RedisCluster, redis_cluster
+from tests.clusters import Node, RedisCluster, ValkeyNode, redis_cluster
 from tests.integration.certificates import Authority
 from tests.integration.sites import (
     LIMIT,
@@ -87,6 +87,17 @@ def test_runs_are_spread_over_the_nodes(
                 await client.start(publish("work.chain", 2), key="order-7")
 
     asyncio.run(main())
+
+
+def test_valkey(flavour: Flavour, redis_server: RedisServer, work: Work) -> None:
+    """A later Redis, by another name."""
+
+    async def main(cluster: RedisCluster) -> None:
+        async with flavour.client(cluster.url) as client, flavour.worker(client, work.service):
+            await done(await chains(client))
+
+    with redis_cluster(kind=ValkeyNode) as cluster:
+        asyncio.run(main(cluster))
 
 
 @pytest.mark.rabbit
