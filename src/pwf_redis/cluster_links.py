@@ -47,7 +47,10 @@ def _spread(target: ClusterTarget, rounds: _Rounds) -> Steps[_Step, _Found]:
     found: _Found = {}
     for _ in range(2):
         if cluster.is_doubted:
-            yield _Learn()
+            try:
+                yield _Learn()
+            except UnavailableError as error:
+                return found | dict.fromkeys(rounds, error)
         nodes: dict[Address, list[int]] = {}
         for slot in rounds:
             address = cluster.address_of(slot)
@@ -69,10 +72,12 @@ def _spread(target: ClusterTarget, rounds: _Rounds) -> Steps[_Step, _Found]:
                 count = len(rounds[slot])
                 found[slot] = _of_one(address, replies[:count])
                 del replies[:count]
-        troubled = [slot for slot, one in found.items() if isinstance(one, UnavailableError)]
-        if troubled:
+        moved = [slot for slot, one in found.items() if isinstance(one, _SlotMovedError)]
+        if moved:
             cluster.doubt()
-        moved = [slot for slot in troubled if isinstance(found[slot], _SlotMovedError)]
+        for address, slots in nodes.items():
+            if any(isinstance(found[slot], UnavailableError) for slot in {*slots} - {*moved}):
+                cluster.doubt(address)
         if not moved:
             break
         rounds = {slot: rounds[slot] for slot in moved}
@@ -136,6 +141,15 @@ class ClusterLinks:
         """Make round trips, at the same time."""
         self.check_open()
         return await drive_async(_spread(self.target, effect.rounds), self._step)
+
+    async def locate(self) -> None:
+        """Learn who has which slots, if that is in doubt.
+
+        Raises:
+            StoreUnavailableError: If no node says so.
+        """
+        if self.target.cluster.is_doubted:
+            await self._step(_Learn())
 
     async def ask_at(self, slot: int, commands: Sequence[Command]) -> list[Any]:
         """Make a round trip in one slot.
@@ -213,6 +227,11 @@ class BlockingClusterLinks:
         """See `ClusterLinks.perform`."""
         self.check_open()
         return drive(_spread(self.target, effect.rounds), self._step)
+
+    def locate(self) -> None:
+        """See `ClusterLinks.locate`."""
+        if self.target.cluster.is_doubted:
+            self._step(_Learn())
 
     def ask_at(self, slot: int, commands: Sequence[Command]) -> list[Any]:
         """See `ClusterLinks.ask_at`."""
