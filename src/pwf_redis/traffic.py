@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from pwf_core.commands import Command
 from pwf_core.errors import StoreFullError, UnavailableError
-from pwf_core.ids import session_of
+from pwf_core.ids import session_of, worker_of
 from pwf_core.ports import Take
 
 __all__ = ["Sent", "Traffic"]
@@ -43,8 +43,9 @@ class _Part:
         due_at: When its earliest timer is due; None without one.
         away_until: When it may be asked again.
         problem: What went wrong last.
-        lost: Exchanges whose replies got lost. Each is made again as it was, before any other: it
-            may have been made, and what it has granted waits for somebody who knows of it.
+        lost: Exchanges whose replies got lost. Each is made again as it was, before any other of
+            its worker: it may have been made, and what it has granted waits for that worker, who
+            alone has the tasks.
     """
 
     is_warm: bool = True
@@ -62,6 +63,7 @@ class Traffic:
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _parts: list[_Part] = attrs.field(factory=list, init=False)
     _turn: int = attrs.field(default=0, init=False)
+    _share_outs: int = attrs.field(default=0, init=False)
     # By session: the last claim, and what was taken from each partition at the most.
     _shared: dict[str, tuple[str, dict[int, int]]] = attrs.field(factory=dict, init=False)
 
@@ -88,11 +90,9 @@ class Traffic:
                 part = self._parts[number]
                 if part.away_until > now:
                     continue
-                if part.lost:
-                    sent[number] = part.lost.pop(0)
-                else:
-                    taking = replace(take, limit=shares.get(number, 0))
-                    sent[number] = [*routed.get(number, ())], taking
+                taking = replace(take, limit=shares.get(number, 0))
+                lost = _lost_by(worker_of(take.claim_id), part)
+                sent[number] = lost or ([*routed.get(number, ())], taking)
         return sent
 
     def sweeps(self, limit: int, routed: Collection[int], now: int) -> dict[int, int]:
@@ -126,14 +126,19 @@ class Traffic:
         looks = self._looks(here, routed, now)
         if not (looks or warm):
             looks = here  # somebody looks for work, and nobody knows of any
+        self._share_outs += 1
+        turn = self._share_outs % _FOR_OTHERS
+        is_theirs = turn == _FOR_OTHERS - 1  # also where there is room for less than one part
         chosen = dict.fromkeys(looks)
         for number in warm:
-            if len(chosen) * _FEW >= limit:
+            if len(chosen) * _FEW >= limit and not (is_theirs and routed.keys() >= chosen.keys()):
                 break
             chosen[number] = None
         # A commit often makes a call, which is taken at once, and never written, if there is room.
         others = [number for number in chosen if number not in routed]
-        left = limit - (limit // _FOR_OTHERS if others else 0)
+        has_waited = any(number not in routed for number in looks)
+        spare = min(max((limit + turn) // _FOR_OTHERS, has_waited), limit)
+        left = limit - (spare if others else 0)
         shares = dict.fromkeys(looks, 0)
         for number in chosen:
             shares[number] = min(len(routed.get(number, ())), left)
@@ -147,12 +152,18 @@ class Traffic:
 
     # -- what came of it -------------------------------------------------------------------------
 
-    def answered(self, number: int, next_due_ms: int | None, now: int) -> None:
-        """Take note that a partition has been asked, and when its next timer is due."""
+    def answered(
+        self, number: int, next_due_ms: int | None, now: int, *, looked: bool = True
+    ) -> None:
+        """Take note that a partition has been asked, and when its next timer is due.
+
+        *looked* says whether timers were moved on there, or calls looked for.
+        """
         part = self._parts[number]
         part.problem = None
         part.due_at = None if next_due_ms is None else now + next_due_ms
-        part.look_at = now + min(_LOOK_MS, _LOOK_MS if next_due_ms is None else next_due_ms)
+        latest = now + _LOOK_MS if looked else part.look_at
+        part.look_at = latest if part.due_at is None else min(latest, part.due_at)
 
     def granted(self, number: int, taken: int, limit: int) -> None:
         """Take note of how many calls a partition had."""
@@ -174,7 +185,13 @@ class Traffic:
         is_full = isinstance(error, StoreFullError)  # and has done nothing
         part.away_until = now + (_PAUSE_FULL_MS if is_full else _PAUSE_MS)
         if not is_full:
-            part.lost.insert(0, sent)
+            self.unheard(number, sent)
+
+    def unheard(self, number: int, sent: Sent) -> None:
+        """Take note of an exchange that nobody has heard the reply of."""
+        lost = self._parts[number].lost
+        lost.insert(0, sent)
+        del lost[_SESSIONS:]  # of workers that are gone
 
     def problem(self, now: int) -> str:
         """Return what is wrong with some partition, for people; "" if all is well.
@@ -191,6 +208,14 @@ class Traffic:
         """Return how long until the earliest timer that is known can be fired; None without one."""
         dues = [max(one.due_at, one.away_until) for one in self._parts if one.due_at is not None]
         return max(min(dues) - now, 0) if dues else None
+
+
+def _lost_by(worker: str, part: _Part) -> Sent | None:
+    """Take out the first exchange that was lost by *worker*."""
+    for at, (_, taking) in enumerate(part.lost):
+        if worker_of(taking.claim_id) == worker:
+            return part.lost.pop(at)
+    return None
 
 
 def _divided(limit: int, numbers: list[int]) -> dict[int, int]:
