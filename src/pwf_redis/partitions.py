@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
@@ -24,7 +24,7 @@ from pwf_core.steps import Steps
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis.checks import Facts
 from pwf_redis.keys import MOST_PARTITIONS, Keys
-from pwf_redis.layout import Layout, OtherFormatError, settle
+from pwf_redis.layout import Layout, OtherFormatError, bring_along, restore, settle
 from pwf_redis.operations import Operations
 from pwf_redis.rounds import Round, Spread, together
 from pwf_redis.traffic import Traffic
@@ -67,19 +67,35 @@ class Partitions:
 
     def open(self) -> Steps[Spread, None]:
         """Learn how many partitions there are, and check that the servers can carry the promises."""
+        yield from self._check(self._parts)
         yield from self._settle()
-        yield from self._everywhere(Operations.check)
 
     def _settle(self) -> Steps[Spread, None]:
         paired = self.rules.paired
-        self.layout = yield from settle(self.facts.where, self._keys, self.wanted, paired=paired)
+        while True:
+            layout = yield from settle(self.facts.where, self._keys, self.wanted, paired=paired)
+            if not self.layout.follows(layout):
+                break  # else partition 0 has been taken back by a failover, or we were overtaken
+            yield from restore(self.layout, self._keys)
+        fresh = {
+            number: Operations(
+                self._keys(number), self.rules, attrs.evolve(self.facts), self._now_ms
+            )
+            for number in range(len(self._parts), layout.size)
+        }
+        yield from self._check(fresh.values())
         with self._lock:
-            for number in range(len(self._parts), self.layout.size):
-                facts = attrs.evolve(self.facts)
-                self._parts.append(Operations(self._keys(number), self.rules, facts, self._now_ms))
+            self._parts += [part for number, part in fresh.items() if number >= len(self._parts)]
             for part in self._parts:
-                part.layout = self.layout
-            self._traffic.grow(self.layout.size)
+                part.layout = layout
+            self._traffic.grow(layout.size)
+            self.layout = layout  # only now, for those in other threads
+
+    def _check(self, parts: Collection[Operations]) -> Steps[Spread, None]:
+        found = yield from together({part.keys.slot: part.check() for part in parts})
+        for error in found.values():
+            if isinstance(error, Exception):
+                raise error
 
     @property
     def partitions(self) -> int:
@@ -195,7 +211,8 @@ class Partitions:
             for number, one in done.items():
                 replies |= _answered(routed[number], one.replies)
                 enqueued += one.enqueued
-                self._traffic.answered(number, one.next_due_ms, self._clock())
+                looked = number in sweeps
+                self._traffic.answered(number, one.next_due_ms, self._clock(), looked=looked)
             is_outdated = yield from self._catch_up(failed)
             for error in failed.values():
                 raise error
@@ -207,10 +224,13 @@ class Partitions:
 
     def _catch_up(self, failed: dict[int, Exception]) -> Steps[Spread, bool]:
         """Learn the layout again if somebody else has changed it; those who say so are taken out."""
-        outdated = [n for n, error in failed.items() if isinstance(error, OtherFormatError)]
+        outdated = {n: error for n, error in failed.items() if isinstance(error, OtherFormatError)}
         for number in outdated:
             del failed[number]
         if outdated:
+            yield from self._settle()
+            for number, error in outdated.items():
+                yield from bring_along(number, error, self.layout, self._keys)
             yield from self._settle()
         return bool(outdated)
 
@@ -240,12 +260,15 @@ class Partitions:
         done, failed = yield from self._ask(
             {number: self._parts[number].exchange(*one) for number, one in sent.items()}
         )
-        yield from self._catch_up(failed)
         now = self._clock()
         for number, error in failed.items():
-            if not isinstance(error, UnavailableError):
+            if isinstance(error, UnavailableError):
+                self._traffic.failed(number, error, sent[number], now)
+            elif isinstance(error, OtherFormatError):
+                self._traffic.unheard(number, sent[number])
+            else:
                 raise error
-            self._traffic.failed(number, error, sent[number], now)
+        yield from self._catch_up(failed)
         problem = self._traffic.problem(now)
         replies: dict[int, Reply] = {}
         grants = []
