@@ -119,11 +119,12 @@ class Partitions:
     # -- several at once -------------------------------------------------------------------------
 
     def _ask(
-        self, asked: Mapping[int, Steps[Round, T]]
+        self, asked: Mapping[int, Steps[Round, T]], patience: float | None = None
     ) -> Steps[Spread, tuple[dict[int, T], dict[int, Exception]]]:
         """Take steps in several partitions; return what came of it, and what went wrong."""
         slots = {self._parts[number].keys.slot: number for number in asked}
-        found = yield from together({slot: asked[number] for slot, number in slots.items()})
+        parts = {slot: asked[number] for slot, number in slots.items()}
+        found = yield from together(parts, patience)
         done: dict[int, T] = {}
         failed: dict[int, Exception] = {}
         for slot, one in found.items():
@@ -256,20 +257,20 @@ class Partitions:
         """See `Backend.exchange`; `AWAY` for commands in partitions that cannot be reached."""
         routed = yield from self._route(commands, {})
         wanted = {number: _commands(its) for number, its in routed.items()}
-        sent = self._traffic.to_send(wanted, take, self._clock())
+        began = self._clock()
+        sent = self._traffic.to_send(wanted, take, began)
         done, failed = yield from self._ask(
-            {number: self._parts[number].exchange(*one) for number, one in sent.items()}
+            {number: self._parts[number].exchange(*one) for number, one in sent.items()},
+            self._traffic.patience(sent),
         )
         now = self._clock()
         for number, error in failed.items():
             if isinstance(error, UnavailableError):
-                self._traffic.failed(number, error, sent[number], now)
+                self._traffic.failed(number, error, sent[number], now, now - began)
             elif isinstance(error, OtherFormatError):
                 self._traffic.unheard(number, sent[number])
             else:
                 raise error
-        yield from self._catch_up(failed)
-        problem = self._traffic.problem(now)
         replies: dict[int, Reply] = {}
         grants = []
         for number, one in done.items():
@@ -280,6 +281,8 @@ class Partitions:
             known = dict(zip(map(id, asked), one.replies, strict=True))  # perhaps older ones
             for at, command in routed.get(number, ()):
                 replies[at] = known.get(id(command), Answer.AWAY)
+        yield from self._catch_up(failed)
+        problem = self._traffic.problem(now)
         answered = [replies.get(at, Answer.AWAY) for at in range(len(commands))]
         return Exchanged(answered, grants, self._traffic.next_due_ms(now), problem)
 
@@ -292,7 +295,8 @@ class Partitions:
             return True
         here = self._traffic.reachable(now)
         done, failed = yield from self._ask(
-            {number: self._parts[number].has_work(services) for number in here}
+            {number: self._parts[number].has_work(services) for number in here},
+            self._traffic.patience(),
         )
         if not done:
             for error in failed.values():

@@ -2,7 +2,11 @@
 
 Calls are taken from where commands go anyway, and in turn from those partitions that are believed to
 have some, few at a time so that batches stay large. Each is looked at once a second, because timers
-have to be moved on there, too. One that cannot be reached is not asked again for a second.
+have to be moved on there, too.
+
+One that cannot be reached is not asked again for a second, or for twice as long as it was waited for,
+and then all of these in one exchange, so that others go on beside it. They are waited for longer then:
+they may just be slow.
 
 All times are milliseconds of one clock.
 """
@@ -28,6 +32,7 @@ Sent: TypeAlias = tuple[list[Command], Take]
 
 _LOOK_MS = 1000  # until a partition is looked at again
 _PAUSE_MS, _PAUSE_FULL_MS = 1000, 100  # until one that was away, or full, is asked again
+_PATIENCE_MS, _LONG_PATIENCE_MS = 1000, 2000  # until one that does not answer is away
 _SESSIONS = 1000  # workers' lanes that are remembered, should one ask again
 _FOR_OTHERS = 4  # of so much room, one part is for partitions that no commands go to
 _FEW = 16  # calls; where there is room for more, they are taken from several partitions
@@ -43,6 +48,7 @@ class _Part:
         due_at: When its earliest timer is due; None without one.
         away_until: When it may be asked again.
         problem: What went wrong last.
+        is_silent: Whether it could not be reached when it was asked last.
         lost: Exchanges whose replies got lost. Each is made again as it was, before any other of
             its worker: it may have been made, and what it has granted waits for that worker, who
             alone has the tasks.
@@ -53,6 +59,7 @@ class _Part:
     due_at: int | None = None
     away_until: int = 0
     problem: UnavailableError | None = None
+    is_silent: bool = False
     lost: list[Sent] = attrs.field(factory=list)
 
 
@@ -86,14 +93,25 @@ class Traffic:
         sent: dict[int, Sent] = {}
         with self._lock:
             shares = self._shares(take, routed, now)
-            for number in {**routed, **shares}:
+            here = [n for n in {**routed, **shares} if self._parts[n].away_until <= now]
+            if any(
+                self._parts[number].is_silent for number in here
+            ):  # all at once: of one node, say
+                silent = [number for number, part in enumerate(self._parts) if part.is_silent]
+                here = [*dict.fromkeys([*here, *silent])]
+            for number in here:
                 part = self._parts[number]
-                if part.away_until > now:
-                    continue
                 taking = replace(take, limit=shares.get(number, 0))
                 lost = _lost_by(worker_of(take.claim_id), part)
                 sent[number] = lost or ([*routed.get(number, ())], taking)
+                if part.is_silent:  # until it is known what came of this, others do not wait for it
+                    part.away_until = now + 2 * _LONG_PATIENCE_MS
         return sent
+
+    def patience(self, numbers: Iterable[int] = ()) -> float:
+        """Return how long to wait for those partitions at the most, in seconds."""
+        is_silent = any(self._parts[number].is_silent for number in numbers)
+        return (_LONG_PATIENCE_MS if is_silent else _PATIENCE_MS) / 1000
 
     def sweeps(self, limit: int, routed: Collection[int], now: int) -> dict[int, int]:
         """Return how many timers to fire in each partition at the most, *limit* in all."""
@@ -160,6 +178,8 @@ class Traffic:
         *looked* says whether timers were moved on there, or calls looked for.
         """
         part = self._parts[number]
+        if part.is_silent:
+            part.is_silent, part.away_until = False, 0
         part.problem = None
         part.due_at = None if next_due_ms is None else now + next_due_ms
         latest = now + _LOOK_MS if looked else part.look_at
@@ -178,13 +198,16 @@ class Traffic:
         """Whether one that may be asked has calls to take."""
         return any(part.is_warm and part.away_until <= now for part in self._parts)
 
-    def failed(self, number: int, error: UnavailableError, sent: Sent, now: int) -> None:
-        """Take note that an exchange did not work."""
+    def failed(
+        self, number: int, error: UnavailableError, sent: Sent, now: int, took: int = 0
+    ) -> None:
+        """Take note that an exchange did not work, and how long that took."""
         part = self._parts[number]
         part.problem = error
         is_full = isinstance(error, StoreFullError)  # and has done nothing
-        part.away_until = now + (_PAUSE_FULL_MS if is_full else _PAUSE_MS)
+        part.away_until = now + (_PAUSE_FULL_MS if is_full else max(_PAUSE_MS, 2 * took))
         if not is_full:
+            part.is_silent = True
             self.unheard(number, sent)
 
     def unheard(self, number: int, sent: Sent) -> None:

@@ -389,6 +389,24 @@ class TestTraffic:
         assert 1 not in traffic.reachable(2001)
         assert 1 in traffic.reachable(2002)
 
+    def test_one_that_was_silent_is_waited_for_by_one_alone(self, traffic):
+        """Longer than before; and it is left alone for twice as long as that took."""
+        assert traffic.patience([0, 1]) == 1
+        (sent,) = traffic.to_send({1: [commit(1)]}, take(), 1001).values()
+        traffic.failed(1, AWAY, sent, 2001, 500)
+        traffic.failed(1, AWAY, sent, 2001, 500)
+
+        traffic.failed(2, AWAY, ([], take()), 2500)
+        assert {1, 2} <= {*traffic.to_send({1: [commit(1)]}, take(2), 3001)}
+        assert (traffic.patience([0, 1]), traffic.patience([0])) == (2, 1)
+        others = traffic.to_send({1: [commit(1)], 2: []}, take(1, lane=1), 3002)
+        assert not {1, 2} & {*others}
+        traffic.failed(1, AWAY, sent, 7001, 4000)
+        assert 1 not in traffic.reachable(15000)
+        assert 1 in traffic.reachable(15001)
+        traffic.answered(1, None, 15001)
+        assert traffic.patience([1]) == 1
+
     def test_what_got_lost_is_made_again_as_it_was(self, traffic):
         """Its claim gets what it was granted then; whoever asks next has to wait for that."""
         (lost,) = traffic.to_send({1: [commit(1)]}, take(1), 1001).values()
@@ -396,6 +414,7 @@ class TestTraffic:
         again = traffic.to_send({1: [commit(1)] * 2}, take(7, lane=1), 2002)
 
         assert again[1] == lost
+        traffic.answered(1, None, 2002)
         assert traffic.to_send({1: [commit(1)] * 2}, take(8), 2002)[1][0] == [commit(1)] * 2
 
     def test_what_got_lost_is_made_again_by_its_worker(self, traffic):
@@ -405,6 +424,7 @@ class TestTraffic:
         other = traffic.to_send({1: [commit(1)]}, take(1, worker="x"), 2002)
 
         assert other[1] != lost
+        traffic.answered(1, None, 2002)
         assert traffic.to_send({1: []}, take(2), 2002)[1] == lost
 
     def test_one_that_is_full_has_done_nothing(self, traffic):
