@@ -249,11 +249,16 @@ class BlockingClusterLinks:
             return drive(self.target.cluster.find(), self._ask_for_slots)
         if len(step) == 1 and (patience is None or len(self.target.cluster.masters) == 1):
             return {address: self._ask(address, one) for address, one in step.items()}
+        self.check_open()
         if self._threads is None or self._process != os.getpid():
             self._threads = ThreadPoolExecutor(_THREADS, "pwf_redis nodes")
             self._process = os.getpid()
         threads = self._threads
-        asked = {address: threads.submit(self._ask, address, one) for address, one in step.items()}
+        try:
+            asked = {at: threads.submit(self._ask, at, one) for at, one in step.items()}
+        except RuntimeError:
+            self.check_open()  # closed meanwhile
+            raise
         wait(asked.values(), timeout=patience)
         # One that is late goes on until its time-out, and nobody hears what comes of it.
         return {

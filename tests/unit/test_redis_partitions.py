@@ -1,11 +1,18 @@
 """Partitions without a server: which keys and slots, which layouts, what goes where."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from pwf_core.adapters import Durability, Url
 from pwf_core.commands import Commit
 from pwf_core.decisions import Decision, NewCall
-from pwf_core.errors import ConfigurationError, StoreFullError, StoreUnavailableError
+from pwf_core.errors import (
+    ConfigurationError,
+    StoreClosedError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from pwf_core.ids import ClaimId, RunId, home_of, place_in, placed
 from pwf_core.ports import Take
 from pwf_core.state import Rules
@@ -15,7 +22,7 @@ pytest.importorskip("redis")
 
 from pwf_redis.checks import Facts
 from pwf_redis.cluster import Cluster, ClusterTarget
-from pwf_redis.cluster_links import _spread
+from pwf_redis.cluster_links import BlockingClusterLinks, _spread
 from pwf_redis.keys import MOST_PARTITIONS, Keys
 from pwf_redis.layout import Layout, OtherFormatError
 from pwf_redis.partitions import Partitions
@@ -277,6 +284,20 @@ class TestNodes:
         found = drive(steps, silent)
 
         assert found == {5: AWAY, 6: AWAY}
+
+    def test_threads_that_ask_nodes_end_when_it_is_closed(self):
+        """Also for those who were about to ask: they are told, and start no others."""
+        first, second = ("a", 1), ("b", 1)
+        links = BlockingClusterLinks(ClusterTarget(where="here", cluster=Cluster((first, second))))
+        links._threads = ThreadPoolExecutor()
+        links._threads.shutdown()
+        with pytest.raises(RuntimeError):
+            links._step({first: [], second: []})
+        links.close()
+
+        with pytest.raises(StoreClosedError):
+            links._step({first: [], second: []})
+        assert links._threads is None
 
     def test_password_is_not_shown(self):
         target = ClusterTarget.of_url(Url.parse("redis+cluster://me:secret@a:1,b:2"))
