@@ -13,6 +13,7 @@ All times are milliseconds of one clock.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
@@ -45,6 +46,7 @@ class _Part:
     Attributes:
         is_warm: Whether there seem to be calls to take.
         look_at: When it wants to be looked at.
+        hungry_at: When it wants to be asked for a call, however little room there is.
         due_at: When its earliest timer is due; None without one.
         away_until: When it may be asked again.
         problem: What went wrong last.
@@ -56,6 +58,7 @@ class _Part:
 
     is_warm: bool = True
     look_at: int = 0
+    hungry_at: float = math.inf
     due_at: int | None = None
     away_until: int = 0
     problem: UnavailableError | None = None
@@ -70,7 +73,6 @@ class Traffic:
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _parts: list[_Part] = attrs.field(factory=list, init=False)
     _turn: int = attrs.field(default=0, init=False)
-    _share_outs: int = attrs.field(default=0, init=False)
     # By session: the last claim, and what was taken from each partition at the most.
     _shared: dict[str, tuple[str, dict[int, int]]] = attrs.field(factory=dict, init=False)
 
@@ -144,18 +146,16 @@ class Traffic:
         looks = self._looks(here, routed, now)
         if not (looks or warm):
             looks = here  # somebody looks for work, and nobody knows of any
-        self._share_outs += 1
-        turn = self._share_outs % _FOR_OTHERS
-        is_theirs = turn == _FOR_OTHERS - 1  # also where there is room for less than one part
-        chosen = dict.fromkeys(looks)
+        hungry = [n for n in here if n not in routed and self._parts[n].hungry_at <= now]
+        hungry = hungry[: min(limit, 1)]
+        chosen = dict.fromkeys([*hungry, *looks])
         for number in warm:
-            if len(chosen) * _FEW >= limit and not (is_theirs and routed.keys() >= chosen.keys()):
+            if len(chosen) * _FEW >= limit:
                 break
             chosen[number] = None
         # A commit often makes a call, which is taken at once, and never written, if there is room.
         others = [number for number in chosen if number not in routed]
-        has_waited = any(number not in routed for number in looks)
-        spare = min(max((limit + turn) // _FOR_OTHERS, has_waited), limit)
+        spare = max(limit // _FOR_OTHERS, len(hungry))
         left = limit - (spare if others else 0)
         shares = dict.fromkeys(looks, 0)
         for number in chosen:
@@ -181,6 +181,7 @@ class Traffic:
         if part.is_silent:
             part.is_silent, part.away_until = False, 0
         part.problem = None
+        part.hungry_at = min(part.hungry_at, now + _LOOK_MS)
         part.due_at = None if next_due_ms is None else now + next_due_ms
         latest = now + _LOOK_MS if looked else part.look_at
         part.look_at = latest if part.due_at is None else min(latest, part.due_at)
@@ -188,7 +189,8 @@ class Traffic:
     def granted(self, number: int, taken: int, limit: int) -> None:
         """Take note of how many calls a partition had."""
         if limit:
-            self._parts[number].is_warm = taken == limit
+            part = self._parts[number]
+            part.is_warm, part.hungry_at = taken == limit, math.inf
 
     def warm(self, number: int, *, is_warm: bool = True) -> None:
         """Take note whether a partition has calls to take."""
