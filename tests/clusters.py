@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ClassVar
 
 import attrs
@@ -48,6 +48,13 @@ class Node(RedisServer):
 
         with Redis(*self.address) as admin:
             return admin.execute_command(*command)
+
+    def master_of(self, slot: int) -> int | None:
+        """Return the port of the master that has a slot, as far as this one knows."""
+        for begin, end, (_, port, *_), *_ in self.ask("CLUSTER", "SLOTS"):
+            if begin <= slot <= end:
+                return int(port)
+        return None
 
     @property
     def bus(self) -> int:
@@ -125,13 +132,11 @@ class RedisCluster:
 
     def master_of(self, slot: int) -> Node:
         """Return the master that has that slot now, as the others see it."""
+        from redis.exceptions import ConnectionError as GoneError
+
         for node in self.nodes:
-            try:
-                shares = node.ask("CLUSTER", "SLOTS")
-            except OSError:
-                continue
-            for begin, end, (_, port, *_), *_ in shares:
-                if begin <= slot <= end:
+            with suppress(GoneError):
+                if port := node.master_of(slot):
                     return next(one for one in self.nodes if one.port == port)
         raise LookupError(slot)
 

@@ -72,7 +72,7 @@ class Bells:
             )
         finally:
             self._listeners -= 1
-        return any(task.result() for task in done)
+        return any(not task.cancelled() and task.result() for task in done)
 
     async def _wait_at(self, slot: int, names: Sequence[str], seconds: float) -> bool:
         (token,) = await self.links.ask_at(slot, _wait_in(names, seconds))
@@ -145,7 +145,7 @@ class BlockingBells:
         finally:
             with self._lock:
                 self._listeners -= 1
-        return any(future.result() for future in done)
+        return any(not future.cancelled() and future.result() for future in done)
 
     def _lock_here(self) -> threading.Lock:
         if self._process != os.getpid():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self, TypeVar
 
 import attrs
@@ -88,7 +88,18 @@ class BlockingClient:
         else:
             slot = 0
         ears = self._ears.get(slot) or self._ears.setdefault(slot, BlockingEars(target))
-        return ears.watch(channel)
+        watch = ears.watch(channel)
+        return (
+            watch if isinstance(self._links, BlockingLinks) else self._located(self._links, watch)
+        )
+
+    @contextmanager
+    def _located(
+        self, links: BlockingClusterLinks, watching: AbstractContextManager[BlockingWatch]
+    ) -> Iterator[BlockingWatch]:
+        links.locate()
+        with watching as watch:
+            yield watch
 
     def wait_for_work(
         self,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import attrs
@@ -102,7 +102,16 @@ class Client:
             slot = 0
         if slot not in self._ears:
             self._ears[slot] = Ears(target)
-        return self._ears[slot].watch(channel)
+        watch = self._ears[slot].watch(channel)
+        return watch if isinstance(self._links, Links) else self._located(self._links, watch)
+
+    @asynccontextmanager
+    async def _located(
+        self, links: ClusterLinks, watching: AbstractAsyncContextManager[Watch]
+    ) -> AsyncIterator[Watch]:
+        await links.locate()
+        async with watching as watch:
+            yield watch
 
     async def wait_for_work(
         self,

@@ -70,8 +70,13 @@ class Cluster:
         """Whether what is known should be asked for before it is used."""
         return self._is_doubted
 
-    def doubt(self) -> None:
-        """Note that something was not where it should be."""
+    def doubt(self, address: Address | None = None) -> None:
+        """Note that something was not where it should be, or that a node is in trouble.
+
+        One that is may be cut off from the others and tell of old times: it is asked last.
+        """
+        if address is not None:
+            self._order = [*(one for one in self._order if one != address), address]
         self._is_doubted = True
 
     def find(self) -> Steps[Address, None]:
@@ -174,6 +179,9 @@ class _SlotTarget(Target):
     def _here_and_now(self) -> Target:
         address = self.cluster.cluster.address_of(self.slot)
         return self.cluster.node(address or self.cluster.cluster.seeds[0])
+
+    def doubt(self) -> None:
+        self.cluster.cluster.doubt(self.cluster.cluster.address_of(self.slot))
 
     def is_current(self, connection: Connection | BlockingConnection) -> bool:
         here: Any = connection

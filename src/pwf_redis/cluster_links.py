@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, TypeAlias
 
 import attrs
@@ -47,7 +48,10 @@ def _spread(target: ClusterTarget, rounds: _Rounds) -> Steps[_Step, _Found]:
     found: _Found = {}
     for _ in range(2):
         if cluster.is_doubted:
-            yield _Learn()
+            try:
+                yield _Learn()
+            except UnavailableError as error:
+                return found | dict.fromkeys(rounds, error)
         nodes: dict[Address, list[int]] = {}
         for slot in rounds:
             address = cluster.address_of(slot)
@@ -69,10 +73,12 @@ def _spread(target: ClusterTarget, rounds: _Rounds) -> Steps[_Step, _Found]:
                 count = len(rounds[slot])
                 found[slot] = _of_one(address, replies[:count])
                 del replies[:count]
-        troubled = [slot for slot, one in found.items() if isinstance(one, UnavailableError)]
-        if troubled:
+        moved = [slot for slot, one in found.items() if isinstance(one, _SlotMovedError)]
+        if moved:
             cluster.doubt()
-        moved = [slot for slot in troubled if isinstance(found[slot], _SlotMovedError)]
+        for address, slots in nodes.items():
+            if any(isinstance(found[slot], UnavailableError) for slot in {*slots} - {*moved}):
+                cluster.doubt(address)
         if not moved:
             break
         rounds = {slot: rounds[slot] for slot in moved}
@@ -135,7 +141,17 @@ class ClusterLinks:
     async def perform(self, effect: Spread) -> _Found:
         """Make round trips, at the same time."""
         self.check_open()
-        return await drive_async(_spread(self.target, effect.rounds), self._step)
+        step = partial(self._step, patience=effect.patience)
+        return await drive_async(_spread(self.target, effect.rounds), step)
+
+    async def locate(self) -> None:
+        """Learn who has which slots, if that is in doubt.
+
+        Raises:
+            StoreUnavailableError: If no node says so.
+        """
+        if self.target.cluster.is_doubted:
+            await self._step(_Learn())
 
     async def ask_at(self, slot: int, commands: Sequence[Command]) -> list[Any]:
         """Make a round trip in one slot.
@@ -146,17 +162,21 @@ class ClusterLinks:
         """
         return _of(slot, await self.perform(Spread({slot: commands})))
 
-    async def _step(self, step: _Step) -> object:
+    async def _step(self, step: _Step, patience: float | None = None) -> object:
         if isinstance(step, _Learn):
             return await drive_async(self.target.cluster.find(), self._ask_for_slots)
         if len(step) == 1:
-            return {address: await self._ask(address, one) for address, one in step.items()}
-        asking = (self._ask(address, commands) for address, commands in step.items())
+            return {
+                address: await self._ask(address, one, patience) for address, one in step.items()
+            }
+        asking = (self._ask(address, commands, patience) for address, commands in step.items())
         return dict(zip(step, await asyncio.gather(*asking), strict=True))
 
-    async def _ask(self, address: Address, commands: list[Command]) -> list[Any] | Exception:
+    async def _ask(
+        self, address: Address, commands: list[Command], patience: float | None
+    ) -> list[Any] | Exception:
         try:
-            return await self._at(address).ask_each(commands)
+            return await self._at(address).ask_each(commands, patience)
         except Exception as error:  # noqa: BLE001 -- of this node alone
             return error
 
@@ -212,22 +232,42 @@ class BlockingClusterLinks:
     def perform(self, effect: Spread) -> _Found:
         """See `ClusterLinks.perform`."""
         self.check_open()
-        return drive(_spread(self.target, effect.rounds), self._step)
+        step = partial(self._step, patience=effect.patience)
+        return drive(_spread(self.target, effect.rounds), step)
+
+    def locate(self) -> None:
+        """See `ClusterLinks.locate`."""
+        if self.target.cluster.is_doubted:
+            self._step(_Learn())
 
     def ask_at(self, slot: int, commands: Sequence[Command]) -> list[Any]:
         """See `ClusterLinks.ask_at`."""
         return _of(slot, self.perform(Spread({slot: commands})))
 
-    def _step(self, step: _Step) -> object:
+    def _step(self, step: _Step, patience: float | None = None) -> object:
         if isinstance(step, _Learn):
             return drive(self.target.cluster.find(), self._ask_for_slots)
-        if len(step) == 1:
+        if len(step) == 1 and (patience is None or len(self.target.cluster.masters) == 1):
             return {address: self._ask(address, one) for address, one in step.items()}
+        self.check_open()
         if self._threads is None or self._process != os.getpid():
             self._threads = ThreadPoolExecutor(_THREADS, "pwf_redis nodes")
             self._process = os.getpid()
-        asked = self._threads.map(self._ask, step, step.values())
-        return dict(zip(step, asked, strict=True))
+        threads = self._threads
+        try:
+            asked = {at: threads.submit(self._ask, at, one) for at, one in step.items()}
+        except RuntimeError:
+            self.check_open()  # closed meanwhile
+            raise
+        wait(asked.values(), timeout=patience)
+        # One that is late goes on until its time-out, and nobody hears what comes of it.
+        return {
+            address: one.result() if one.done() else self._late(address)
+            for address, one in asked.items()
+        }
+
+    def _late(self, address: Address) -> Exception:
+        return translate(TimeoutError("it is asked again"), self.target.node(address).where)
 
     def _ask(self, address: Address, commands: list[Command]) -> list[Any] | Exception:
         try:

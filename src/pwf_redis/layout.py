@@ -11,6 +11,9 @@ puts it in the latest layout, unless it is still known where an earlier one had 
 To grow, first of all partition 0 says `1 fused 8>32`. Then all others are given the new layout, and
 partition 0 comes last. Whoever finds it in between, the grower having died say, finishes that. So a
 layout is used only once nobody can write by an older one.
+
+A failover can take a partition back to what it said before. Whoever is refused there brings it along
+again; it is partition 0 that has lost something if another one says more.
 """
 
 from __future__ import annotations
@@ -27,7 +30,15 @@ from pwf_redis.keys import Keys
 from pwf_redis.rounds import Round, Spread, ask, call, together
 from pwf_redis.scripts import ADVANCE
 
-__all__ = ["DEFAULT", "Layout", "OtherFormatError", "check_format", "settle"]
+__all__ = [
+    "DEFAULT",
+    "Layout",
+    "OtherFormatError",
+    "bring_along",
+    "check_format",
+    "restore",
+    "settle",
+]
 
 DEFAULT = 8  # partitions of a new namespace on a cluster
 _VERSION = 1  # of what is stored
@@ -71,11 +82,12 @@ class Layout:
             found = cls(paired, tuple(map(int, sizes.split())), int(growing or 0))
         except ValueError:
             return None
-        is_in_order = [*found._all] == sorted({*found._all}) and found._all[:1] > (0,)
+        is_in_order = [*found.all] == sorted({*found.all}) and found.all[:1] > (0,)
         return found if is_in_order and found.text == text else None
 
     @property
-    def _all(self) -> tuple[int, ...]:
+    def all(self) -> tuple[int, ...]:
+        """The sizes, and what it grows to."""
         return (*self.sizes, self.growing) if self.growing else self.sizes
 
     @property
@@ -87,13 +99,18 @@ class Layout:
     def text(self) -> str:
         """What `format` says."""
         head = f"{_VERSION} {'paired' if self.paired else 'fused'}"
-        if self._all == (1,):
+        if self.all == (1,):
             return head
         return f"{head} {' '.join(map(str, self.sizes))}" + f">{self.growing}" * bool(self.growing)
 
     def before(self) -> list[str]:
         """Return the texts of the layouts that have led to this one."""
         return [Layout(self.paired, self.sizes[:n]).text for n in range(1, len(self.sizes))]
+
+    def follows(self, other: Layout) -> bool:
+        """Whether *other* is one of the layouts that have led to this one."""
+        count = len(other.sizes)
+        return count < len(self.sizes) and other.sizes == self.sizes[:count]
 
     def place_of(self, run_id: RunId) -> int:
         """Return the partition of a run."""
@@ -193,6 +210,39 @@ def settle(
             yield from _at(first, _advance(first, growing.text, layout.text))
         else:
             return layout
+
+
+def bring_along(
+    number: int, error: OtherFormatError, layout: Layout, keys_of: Callable[[int], Keys]
+) -> Steps[Spread, None]:
+    """Let a partition say again what it said before a failover.
+
+    Args:
+        number: The partition.
+        error: What it says.
+        layout: The one that partition 0 says.
+        keys_of: Gives the keys of a partition.
+
+    Raises:
+        OtherFormatError: If it says something that belongs to no layout of these.
+    """
+    said = Layout.parse(error.text, paired=layout.paired)
+    if said is None:
+        raise error
+    if layout.sizes[: len(said.all)] == said.all:
+        keys = keys_of(number)
+        yield from _at(keys, _advance(keys, layout.text, *layout.before()))
+    elif said.follows(layout):
+        yield from restore(said, keys_of)
+    else:
+        raise error
+
+
+def restore(layout: Layout, keys_of: Callable[[int], Keys]) -> Steps[Spread, None]:
+    """Let partition 0 say that a layout is about to come which it has forgotten; then `settle`."""
+    first = keys_of(0)
+    growing = Layout(layout.paired, layout.sizes[:-1], layout.sizes[-1])
+    yield from _at(first, _advance(first, growing.text, *layout.before()))
 
 
 def _advance(keys: Keys, text: str, *before: str) -> Steps[Round, Any]:

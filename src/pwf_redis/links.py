@@ -112,14 +112,20 @@ class Links:
         """Make a round trip."""
         return await self.ask(effect.commands)
 
-    async def ask_each(self, commands: Sequence[Command]) -> list[Any]:
-        """Do the same, but return those replies that are errors, too, as the driver's."""
+    async def ask_each(
+        self, commands: Sequence[Command], patience: float | None = None
+    ) -> list[Any]:
+        """Do the same, but return those replies that are errors, too, as the driver's.
+
+        After *patience*, in seconds, the server counts as away, if that is before its time-out.
+        """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._room = loop, asyncio.Semaphore(self.most)
             self._idle.clear()
         try:
-            async with asyncio.timeout(self.target.timeout), self._room:
+            limit = self.target.timeout
+            async with asyncio.timeout(min(patience or limit, limit)), self._room:
                 return await self._ask(commands)
         except Exception as error:  # noqa: BLE001 -- raised again
             if _is_silence(error):

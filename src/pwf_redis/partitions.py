@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
@@ -24,7 +24,7 @@ from pwf_core.steps import Steps
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis.checks import Facts
 from pwf_redis.keys import MOST_PARTITIONS, Keys
-from pwf_redis.layout import Layout, OtherFormatError, settle
+from pwf_redis.layout import Layout, OtherFormatError, bring_along, restore, settle
 from pwf_redis.operations import Operations
 from pwf_redis.rounds import Round, Spread, together
 from pwf_redis.traffic import Traffic
@@ -67,19 +67,35 @@ class Partitions:
 
     def open(self) -> Steps[Spread, None]:
         """Learn how many partitions there are, and check that the servers can carry the promises."""
+        yield from self._check(self._parts)
         yield from self._settle()
-        yield from self._everywhere(Operations.check)
 
     def _settle(self) -> Steps[Spread, None]:
         paired = self.rules.paired
-        self.layout = yield from settle(self.facts.where, self._keys, self.wanted, paired=paired)
+        while True:
+            layout = yield from settle(self.facts.where, self._keys, self.wanted, paired=paired)
+            if not self.layout.follows(layout):
+                break  # else partition 0 has been taken back by a failover, or we were overtaken
+            yield from restore(self.layout, self._keys)
+        fresh = {
+            number: Operations(
+                self._keys(number), self.rules, attrs.evolve(self.facts), self._now_ms
+            )
+            for number in range(len(self._parts), layout.size)
+        }
+        yield from self._check(fresh.values())
         with self._lock:
-            for number in range(len(self._parts), self.layout.size):
-                facts = attrs.evolve(self.facts)
-                self._parts.append(Operations(self._keys(number), self.rules, facts, self._now_ms))
+            self._parts += [part for number, part in fresh.items() if number >= len(self._parts)]
             for part in self._parts:
-                part.layout = self.layout
-            self._traffic.grow(self.layout.size)
+                part.layout = layout
+            self._traffic.grow(layout.size)
+            self.layout = layout  # only now, for those in other threads
+
+    def _check(self, parts: Collection[Operations]) -> Steps[Spread, None]:
+        found = yield from together({part.keys.slot: part.check() for part in parts})
+        for error in found.values():
+            if isinstance(error, Exception):
+                raise error
 
     @property
     def partitions(self) -> int:
@@ -103,11 +119,12 @@ class Partitions:
     # -- several at once -------------------------------------------------------------------------
 
     def _ask(
-        self, asked: Mapping[int, Steps[Round, T]]
+        self, asked: Mapping[int, Steps[Round, T]], patience: float | None = None
     ) -> Steps[Spread, tuple[dict[int, T], dict[int, Exception]]]:
         """Take steps in several partitions; return what came of it, and what went wrong."""
         slots = {self._parts[number].keys.slot: number for number in asked}
-        found = yield from together({slot: asked[number] for slot, number in slots.items()})
+        parts = {slot: asked[number] for slot, number in slots.items()}
+        found = yield from together(parts, patience)
         done: dict[int, T] = {}
         failed: dict[int, Exception] = {}
         for slot, one in found.items():
@@ -195,7 +212,8 @@ class Partitions:
             for number, one in done.items():
                 replies |= _answered(routed[number], one.replies)
                 enqueued += one.enqueued
-                self._traffic.answered(number, one.next_due_ms, self._clock())
+                looked = number in sweeps
+                self._traffic.answered(number, one.next_due_ms, self._clock(), looked=looked)
             is_outdated = yield from self._catch_up(failed)
             for error in failed.values():
                 raise error
@@ -207,10 +225,13 @@ class Partitions:
 
     def _catch_up(self, failed: dict[int, Exception]) -> Steps[Spread, bool]:
         """Learn the layout again if somebody else has changed it; those who say so are taken out."""
-        outdated = [n for n, error in failed.items() if isinstance(error, OtherFormatError)]
+        outdated = {n: error for n, error in failed.items() if isinstance(error, OtherFormatError)}
         for number in outdated:
             del failed[number]
         if outdated:
+            yield from self._settle()
+            for number, error in outdated.items():
+                yield from bring_along(number, error, self.layout, self._keys)
             yield from self._settle()
         return bool(outdated)
 
@@ -236,17 +257,20 @@ class Partitions:
         """See `Backend.exchange`; `AWAY` for commands in partitions that cannot be reached."""
         routed = yield from self._route(commands, {})
         wanted = {number: _commands(its) for number, its in routed.items()}
-        sent = self._traffic.to_send(wanted, take, self._clock())
+        began = self._clock()
+        sent = self._traffic.to_send(wanted, take, began)
         done, failed = yield from self._ask(
-            {number: self._parts[number].exchange(*one) for number, one in sent.items()}
+            {number: self._parts[number].exchange(*one) for number, one in sent.items()},
+            self._traffic.patience(sent),
         )
-        yield from self._catch_up(failed)
         now = self._clock()
         for number, error in failed.items():
-            if not isinstance(error, UnavailableError):
+            if isinstance(error, UnavailableError):
+                self._traffic.failed(number, error, sent[number], now, now - began)
+            elif isinstance(error, OtherFormatError):
+                self._traffic.unheard(number, sent[number])
+            else:
                 raise error
-            self._traffic.failed(number, error, sent[number], now)
-        problem = self._traffic.problem(now)
         replies: dict[int, Reply] = {}
         grants = []
         for number, one in done.items():
@@ -257,6 +281,8 @@ class Partitions:
             known = dict(zip(map(id, asked), one.replies, strict=True))  # perhaps older ones
             for at, command in routed.get(number, ()):
                 replies[at] = known.get(id(command), Answer.AWAY)
+        yield from self._catch_up(failed)
+        problem = self._traffic.problem(now)
         answered = [replies.get(at, Answer.AWAY) for at in range(len(commands))]
         return Exchanged(answered, grants, self._traffic.next_due_ms(now), problem)
 
@@ -269,7 +295,8 @@ class Partitions:
             return True
         here = self._traffic.reachable(now)
         done, failed = yield from self._ask(
-            {number: self._parts[number].has_work(services) for number in here}
+            {number: self._parts[number].has_work(services) for number in here},
+            self._traffic.patience(),
         )
         if not done:
             for error in failed.values():

@@ -39,13 +39,21 @@ class Spread(Struct, frozen=True):
     """Round trips to make at the same time, by the slot of a cluster that each is for.
 
     Send back a mapping, too: the replies of each slot, or what went wrong there, as an exception.
+    After *patience*, in seconds, who has not answered yet counts as away, however long one may take.
     """
 
     rounds: Mapping[int, Sequence[Command]]
+    patience: float | None = None
 
 
-def together(parts: Mapping[int, Steps[Round, T]]) -> Steps[Spread, dict[int, T | Exception]]:
+def together(
+    parts: Mapping[int, Steps[Round, T]], patience: float | None = None
+) -> Steps[Spread, dict[int, T | Exception]]:
     """Take steps in several slots, with their round trips at the same time.
+
+    Args:
+        parts: The steps, by slot.
+        patience: See `Spread`.
 
     Returns:
         What each has come to; an exception where it has failed.
@@ -64,7 +72,7 @@ def together(parts: Mapping[int, Steps[Round, T]]) -> Steps[Spread, dict[int, T 
     for slot, steps in parts.items():
         go_on(slot, partial(next, steps))
     while asked:
-        found = yield Spread(dict(asked))
+        found = yield Spread(dict(asked), patience)
         asked.clear()
         for slot, reply in found.items():
             steps = parts[slot]

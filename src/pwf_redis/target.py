@@ -236,6 +236,9 @@ class Target:
         """Whether an idle connection still leads to where a new one would."""
         return True
 
+    def doubt(self) -> None:
+        """Note that a connection to where it leads now does not work."""
+
     def _kind(self, flavour: Any) -> Any:
         """Return which of the driver's classes for connections, of one flavour, is wanted."""
         if "path" in self.arguments:

@@ -2,13 +2,18 @@
 
 Calls are taken from where commands go anyway, and in turn from those partitions that are believed to
 have some, few at a time so that batches stay large. Each is looked at once a second, because timers
-have to be moved on there, too. One that cannot be reached is not asked again for a second.
+have to be moved on there, too.
+
+One that cannot be reached is not asked again for a second, or for twice as long as it was waited for,
+and then all of these in one exchange, so that others go on beside it. They are waited for longer then:
+they may just be slow.
 
 All times are milliseconds of one clock.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
@@ -18,7 +23,7 @@ from msgspec.structs import replace
 
 from pwf_core.commands import Command
 from pwf_core.errors import StoreFullError, UnavailableError
-from pwf_core.ids import session_of
+from pwf_core.ids import session_of, worker_of
 from pwf_core.ports import Take
 
 __all__ = ["Sent", "Traffic"]
@@ -28,6 +33,7 @@ Sent: TypeAlias = tuple[list[Command], Take]
 
 _LOOK_MS = 1000  # until a partition is looked at again
 _PAUSE_MS, _PAUSE_FULL_MS = 1000, 100  # until one that was away, or full, is asked again
+_PATIENCE_MS, _LONG_PATIENCE_MS = 1000, 2000  # until one that does not answer is away
 _SESSIONS = 1000  # workers' lanes that are remembered, should one ask again
 _FOR_OTHERS = 4  # of so much room, one part is for partitions that no commands go to
 _FEW = 16  # calls; where there is room for more, they are taken from several partitions
@@ -40,18 +46,23 @@ class _Part:
     Attributes:
         is_warm: Whether there seem to be calls to take.
         look_at: When it wants to be looked at.
+        hungry_at: When it wants to be asked for a call, however little room there is.
         due_at: When its earliest timer is due; None without one.
         away_until: When it may be asked again.
         problem: What went wrong last.
-        lost: Exchanges whose replies got lost. Each is made again as it was, before any other: it
-            may have been made, and what it has granted waits for somebody who knows of it.
+        is_silent: Whether it could not be reached when it was asked last.
+        lost: Exchanges whose replies got lost. Each is made again as it was, before any other of
+            its worker: it may have been made, and what it has granted waits for that worker, who
+            alone has the tasks.
     """
 
     is_warm: bool = True
     look_at: int = 0
+    hungry_at: float = math.inf
     due_at: int | None = None
     away_until: int = 0
     problem: UnavailableError | None = None
+    is_silent: bool = False
     lost: list[Sent] = attrs.field(factory=list)
 
 
@@ -84,16 +95,25 @@ class Traffic:
         sent: dict[int, Sent] = {}
         with self._lock:
             shares = self._shares(take, routed, now)
-            for number in {**routed, **shares}:
+            here = [n for n in {**routed, **shares} if self._parts[n].away_until <= now]
+            if any(
+                self._parts[number].is_silent for number in here
+            ):  # all at once: of one node, say
+                silent = [number for number, part in enumerate(self._parts) if part.is_silent]
+                here = [*dict.fromkeys([*here, *silent])]
+            for number in here:
                 part = self._parts[number]
-                if part.away_until > now:
-                    continue
-                if part.lost:
-                    sent[number] = part.lost.pop(0)
-                else:
-                    taking = replace(take, limit=shares.get(number, 0))
-                    sent[number] = [*routed.get(number, ())], taking
+                taking = replace(take, limit=shares.get(number, 0))
+                lost = _lost_by(worker_of(take.claim_id), part)
+                sent[number] = lost or ([*routed.get(number, ())], taking)
+                if part.is_silent:  # until it is known what came of this, others do not wait for it
+                    part.away_until = now + 2 * _LONG_PATIENCE_MS
         return sent
+
+    def patience(self, numbers: Iterable[int] = ()) -> float:
+        """Return how long to wait for those partitions at the most, in seconds."""
+        is_silent = any(self._parts[number].is_silent for number in numbers)
+        return (_LONG_PATIENCE_MS if is_silent else _PATIENCE_MS) / 1000
 
     def sweeps(self, limit: int, routed: Collection[int], now: int) -> dict[int, int]:
         """Return how many timers to fire in each partition at the most, *limit* in all."""
@@ -126,14 +146,17 @@ class Traffic:
         looks = self._looks(here, routed, now)
         if not (looks or warm):
             looks = here  # somebody looks for work, and nobody knows of any
-        chosen = dict.fromkeys(looks)
+        hungry = [n for n in here if n not in routed and self._parts[n].hungry_at <= now]
+        hungry = hungry[: min(limit, 1)]
+        chosen = dict.fromkeys([*hungry, *looks])
         for number in warm:
             if len(chosen) * _FEW >= limit:
                 break
             chosen[number] = None
         # A commit often makes a call, which is taken at once, and never written, if there is room.
         others = [number for number in chosen if number not in routed]
-        left = limit - (limit // _FOR_OTHERS if others else 0)
+        spare = max(limit // _FOR_OTHERS, len(hungry))
+        left = limit - (spare if others else 0)
         shares = dict.fromkeys(looks, 0)
         for number in chosen:
             shares[number] = min(len(routed.get(number, ())), left)
@@ -147,17 +170,27 @@ class Traffic:
 
     # -- what came of it -------------------------------------------------------------------------
 
-    def answered(self, number: int, next_due_ms: int | None, now: int) -> None:
-        """Take note that a partition has been asked, and when its next timer is due."""
+    def answered(
+        self, number: int, next_due_ms: int | None, now: int, *, looked: bool = True
+    ) -> None:
+        """Take note that a partition has been asked, and when its next timer is due.
+
+        *looked* says whether timers were moved on there, or calls looked for.
+        """
         part = self._parts[number]
+        if part.is_silent:
+            part.is_silent, part.away_until = False, 0
         part.problem = None
+        part.hungry_at = min(part.hungry_at, now + _LOOK_MS)
         part.due_at = None if next_due_ms is None else now + next_due_ms
-        part.look_at = now + min(_LOOK_MS, _LOOK_MS if next_due_ms is None else next_due_ms)
+        latest = now + _LOOK_MS if looked else part.look_at
+        part.look_at = latest if part.due_at is None else min(latest, part.due_at)
 
     def granted(self, number: int, taken: int, limit: int) -> None:
         """Take note of how many calls a partition had."""
         if limit:
-            self._parts[number].is_warm = taken == limit
+            part = self._parts[number]
+            part.is_warm, part.hungry_at = taken == limit, math.inf
 
     def warm(self, number: int, *, is_warm: bool = True) -> None:
         """Take note whether a partition has calls to take."""
@@ -167,14 +200,23 @@ class Traffic:
         """Whether one that may be asked has calls to take."""
         return any(part.is_warm and part.away_until <= now for part in self._parts)
 
-    def failed(self, number: int, error: UnavailableError, sent: Sent, now: int) -> None:
-        """Take note that an exchange did not work."""
+    def failed(
+        self, number: int, error: UnavailableError, sent: Sent, now: int, took: int = 0
+    ) -> None:
+        """Take note that an exchange did not work, and how long that took."""
         part = self._parts[number]
         part.problem = error
         is_full = isinstance(error, StoreFullError)  # and has done nothing
-        part.away_until = now + (_PAUSE_FULL_MS if is_full else _PAUSE_MS)
+        part.away_until = now + (_PAUSE_FULL_MS if is_full else max(_PAUSE_MS, 2 * took))
         if not is_full:
-            part.lost.insert(0, sent)
+            part.is_silent = True
+            self.unheard(number, sent)
+
+    def unheard(self, number: int, sent: Sent) -> None:
+        """Take note of an exchange that nobody has heard the reply of."""
+        lost = self._parts[number].lost
+        lost.insert(0, sent)
+        del lost[_SESSIONS:]  # of workers that are gone
 
     def problem(self, now: int) -> str:
         """Return what is wrong with some partition, for people; "" if all is well.
@@ -191,6 +233,14 @@ class Traffic:
         """Return how long until the earliest timer that is known can be fired; None without one."""
         dues = [max(one.due_at, one.away_until) for one in self._parts if one.due_at is not None]
         return max(min(dues) - now, 0) if dues else None
+
+
+def _lost_by(worker: str, part: _Part) -> Sent | None:
+    """Take out the first exchange that was lost by *worker*."""
+    for at, (_, taking) in enumerate(part.lost):
+        if worker_of(taking.claim_id) == worker:
+            return part.lost.pop(at)
+    return None
 
 
 def _divided(limit: int, numbers: list[int]) -> dict[int, int]:

@@ -119,6 +119,7 @@ class Ears:
             async with asyncio.timeout(self._target.timeout):
                 await confirmed.wait()
         if not confirmed.is_set():
+            self._target.doubt()
             if self._connection is not None:  # perhaps nobody else knows of it any more
                 await self._connection.disconnect(nowait=True)
             raise self._problem or StoreUnavailableError(
@@ -141,6 +142,7 @@ class Ears:
                 await self._hear_all(connection)
             except Exception as error:  # noqa: BLE001 -- whatever it is, watchers look again and we retry
                 problem = translate(error, self._target.where)
+                self._target.doubt()
                 self._problem = problem if isinstance(problem, PwfError) else None
                 logger.debug("Listening was interrupted: %s", problem)
                 self._interrupted = True

@@ -140,6 +140,7 @@ class BlockingEars:
         return confirmed
 
     def _doubt(self, state: _State) -> None:
+        self._target.doubt()
         with state.lock:
             state.is_doubted = True
             if state.bell is not None:
@@ -204,6 +205,7 @@ class _Listener:
 
     def _interrupt(self, error: Exception, *, was_connected: bool) -> None:
         problem = translate(error, self._target.where)
+        self._target.doubt()
         logger.debug("Listening was interrupted: %s", problem)
         with self._state.lock:
             self._state.problem = problem if isinstance(problem, PwfError) else None

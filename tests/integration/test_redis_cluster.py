@@ -119,12 +119,11 @@ def test_node_that_hangs_holds_up_nobody_else(
     flavour: Flavour, cluster: RedisCluster, url: str, space: str, work: Work
 ) -> None:
     """Its runs wait for it; the worker says so, and runs the others meanwhile."""
-    patient = with_options(url, timeout=1)
 
     async def main() -> None:
         async with (
             flavour.client(url) as client,
-            flavour.client(patient) as other,
+            flavour.client(url) as other,
             flavour.worker(other, work.service, lease=timedelta(minutes=1)) as worker,
         ):
             held = await client.start_many([publish("work.hold") for _ in range(12)])
@@ -137,8 +136,9 @@ def test_node_that_hangs_holds_up_nobody_else(
             node.pause()
             try:
                 work.go.set()
-                await until(lambda one: "did not answer" in one.problem, flavour, worker)
-                await done(here)
+                async with asyncio.timeout(LIMIT / 4):  # a node's time-out is longer
+                    await until(lambda one: "did not answer" in one.problem, flavour, worker)
+                    await done(here)
             finally:
                 node.resume()
             await done(there)
@@ -232,6 +232,27 @@ class TestAddingPartitions:
 
         asyncio.run(main())
 
+    def test_partition_that_a_failover_has_taken_back_is_brought_along(
+        self, flavour: Flavour, cluster: RedisCluster, space: str, work: Work
+    ) -> None:
+        """Its replica, in the place of its master now, had not heard of the latest layout."""
+        small, large = (
+            with_options(cluster.url, namespace=space, partitions=number) for number in (2, 6)
+        )
+
+        async def main() -> None:
+            async with flavour.client(small), flavour.client(large):
+                pass
+            async with flavour.client(small) as client, flavour.worker(client, work.service):
+                for number in (1, 0):
+                    keys = Keys(space, number)
+                    node = cluster.master_of(keys.slot)
+                    node.ask("SET", keys.format, "1 fused 2")
+                    await done(await chains(client))
+                    assert node.ask("GET", keys.format) == b"1 fused 2 6"
+
+        asyncio.run(main())
+
     def test_a_smaller_number_takes_none_away(
         self, flavour: Flavour, cluster: RedisCluster, url: str, space: str
     ) -> None:
@@ -320,6 +341,28 @@ def test_master_dies(flavour: Flavour, space: str, work: Work) -> None:
             assert work.held == [1] * 12
             await done(await chains(client))
             await until(lambda one: not one.problem, flavour, worker)
+
+    with redis_cluster(replicas=True) as cluster:
+        asyncio.run(main(cluster))
+
+
+def test_client_that_only_waits_hears_of_a_failover(
+    flavour: Flavour, space: str, work: Work
+) -> None:
+    """It listens where the run is now, though it has asked for nothing else meanwhile."""
+
+    async def main(cluster: RedisCluster) -> None:
+        url = with_options(cluster.url, namespace=space, partitions=6)
+        async with flavour.client(url) as client, flavour.client(url) as other:
+            run = await client.start(publish("work.chain", 1))
+            await asyncio.to_thread(cluster.replicated)
+            slot = slot_of(run, space)
+            node = cluster.master_of(slot)
+            witness = next(one for one in cluster.masters if one is not node)
+            node.kill()
+            await eventually(lambda: witness.master_of(slot) != node.port)
+            async with flavour.worker(other, work.service):
+                assert await run.result(timeout=LIMIT) == "done"
 
     with redis_cluster(replicas=True) as cluster:
         asyncio.run(main(cluster))

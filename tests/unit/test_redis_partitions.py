@@ -1,19 +1,33 @@
 """Partitions without a server: which keys and slots, which layouts, what goes where."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from pwf_core.adapters import Durability, Url
 from pwf_core.commands import Commit
 from pwf_core.decisions import Decision, NewCall
-from pwf_core.errors import ConfigurationError, StoreFullError, StoreUnavailableError
+from pwf_core.errors import (
+    ConfigurationError,
+    StoreClosedError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from pwf_core.ids import ClaimId, RunId, home_of, place_in, placed
 from pwf_core.ports import Take
+from pwf_core.state import Rules
 from pwf_core.steps import drive
 
 pytest.importorskip("redis")
 
+from pwf_redis.checks import Facts
+from pwf_redis.cluster import Cluster, ClusterTarget
+from pwf_redis.cluster_links import BlockingClusterLinks, _spread
 from pwf_redis.keys import MOST_PARTITIONS, Keys
-from pwf_redis.layout import Layout
+from pwf_redis.layout import Layout, OtherFormatError
+from pwf_redis.partitions import Partitions
 from pwf_redis.rounds import Spread, ask, together
+from pwf_redis.scripts import ADVANCE
 from pwf_redis.traffic import Traffic
 
 CALL = NewCall("c" * 32, "work.task", b"", 0, 0)
@@ -142,12 +156,162 @@ def test_together_keeps_troubles_apart():
     assert isinstance(found[7], ConfigurationError)
 
 
+class FakeCluster:
+    """One node that knows the key `format` of each slot, and its settings."""
+
+    def __init__(self):
+        self.formats = {}
+        self.checked = set()
+
+    def __call__(self, effect):
+        return {
+            slot: [self._answer(slot, *command) for command in commands]
+            for slot, commands in effect.rounds.items()
+        }
+
+    def _answer(self, slot, name, *arguments):
+        match name:
+            case "INFO":
+                self.checked.add(slot)
+                return b"redis_version:7.4.0"
+            case "CONFIG":
+                settings = {"appendonly": b"yes", "appendfsync": b"everysec"}
+                name = arguments[1]
+                return [name.encode(), settings[name]] if name in settings else []
+            case "WAITAOF":
+                return [1, 0]
+            case "GET":
+                return self.formats.get(slot)
+            case "SET":
+                self.formats.setdefault(slot, arguments[1].encode())
+                return None
+        assert (name, arguments[0]) == ("EVALSHA", ADVANCE.sha(flagged=False))
+        text, *before = (one.encode() for one in arguments[4:])
+        if self.formats.get(slot) in {None, *before}:
+            self.formats[slot] = text
+        return None
+
+
+class TestPartitions:
+    def of(self, cluster, wanted=None):
+        facts = Facts(where="here", durability=Durability.FSYNC)
+        partitions = Partitions("any", Rules(), facts, wanted)
+        drive(partitions.open(), cluster)
+        return partitions
+
+    def formats(self, cluster, size):
+        return [cluster.formats[Keys("any", number).slot].decode() for number in range(size)]
+
+    def refuse(self, partitions, cluster, number):
+        text = cluster.formats[Keys("any", number).slot].decode()
+        refused = {number: OtherFormatError("other", text)}
+        return drive(partitions._catch_up(refused), cluster)
+
+    def test_each_is_checked_also_those_that_come_later(self):
+        """What they are told waits for the disk, too."""
+        cluster = FakeCluster()
+        first = self.of(cluster, 2)
+        self.of(cluster, 4)
+        cluster.checked.clear()
+        self.refuse(first, cluster, 0)
+
+        assert first.layout.sizes == (2, 4)
+        assert [part.facts.waits_for_disk for part in first._parts] == [True] * 4
+        assert cluster.checked == {Keys("any", number).slot for number in (2, 3)}
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_one_that_has_lost_its_layout_is_brought_along(self, number):
+        """A replica that has taken over need not have heard of it."""
+        cluster = FakeCluster()
+        self.of(cluster, 2)
+        self.of(cluster, 4)
+        partitions = self.of(cluster)
+        cluster.formats[Keys("any", number).slot] = b"1 fused 2"
+        asked = number or 1  # where a script is refused
+
+        assert self.refuse(partitions, cluster, asked)
+        assert self.formats(cluster, 4) == ["1 fused 2 4"] * 4
+        assert partitions.layout.sizes == (2, 4)
+
+    def test_nobody_forgets_a_layout(self):
+        """Or what it has in hand would go where it is not known."""
+        cluster = FakeCluster()
+        self.of(cluster, 2)
+        partitions = self.of(cluster, 4)
+        partitions.wanted = None
+        cluster.formats[Keys("any", 0).slot] = b"1 fused 2"
+        self.refuse(partitions, cluster, 0)
+
+        assert partitions.layout.sizes == (2, 4)
+        assert self.formats(cluster, 4) == ["1 fused 2 4"] * 4
+
+    @pytest.mark.parametrize("text", ["2 fused 4", "1 paired 4", "1 fused 3 9"])
+    def test_one_that_is_used_otherwise_stops_everybody(self, text):
+        cluster = FakeCluster()
+        partitions = self.of(cluster, 4)
+        cluster.formats[Keys("any", 2).slot] = text.encode()
+
+        with pytest.raises(OtherFormatError):
+            self.refuse(partitions, cluster, 2)
+
+
+class TestNodes:
+    def test_one_in_trouble_is_asked_last(self):
+        """Cut off from the others, it would tell of old times for ever."""
+        first, second = ("a", 1), ("b", 1)
+        cluster = Cluster((first, second))
+        asked = []
+
+        def shares(address):
+            asked.append(address)
+            return [(0, 16_383, (address[0].encode(), 1))]
+
+        drive(cluster.find(), shares)
+        cluster.doubt(first)
+        drive(cluster.find(), shares)
+
+        assert asked == [first, second]
+        assert cluster.address_of(7) == second
+
+    def test_nobody_tells_where_slots_are(self):
+        """Then that is what went wrong in each slot, and all that depends on one takes note."""
+        target = ClusterTarget(where="here", cluster=Cluster((("a", 1),)))
+        steps = _spread(target, {5: [("A",)], 6: [("A",)]})
+
+        def silent(step):
+            raise AWAY
+
+        found = drive(steps, silent)
+
+        assert found == {5: AWAY, 6: AWAY}
+
+    def test_threads_that_ask_nodes_end_when_it_is_closed(self):
+        """Also for those who were about to ask: they are told, and start no others."""
+        first, second = ("a", 1), ("b", 1)
+        links = BlockingClusterLinks(ClusterTarget(where="here", cluster=Cluster((first, second))))
+        links._threads = ThreadPoolExecutor()
+        links._threads.shutdown()
+        with pytest.raises(RuntimeError):
+            links._step({first: [], second: []})
+        links.close()
+
+        with pytest.raises(StoreClosedError):
+            links._step({first: [], second: []})
+        assert links._threads is None
+
+    def test_password_is_not_shown(self):
+        target = ClusterTarget.of_url(Url.parse("redis+cluster://me:secret@a:1,b:2"))
+
+        assert "secret" not in repr((target, target.node(("a", 1)), target.place(7)))
+        assert target.arguments["password"] == "secret"
+
+
 def commit(place):
     return Commit(placed(RUNS[place], place), CALL.call_id, ClaimId("w:1"), Decision())
 
 
-def take(number=1, limit=30, lane=0):
-    return Take(("work",), limit, ClaimId(f"w.{lane}:{number}"), 1000)
+def take(number=1, limit=30, lane=0, worker="w"):
+    return Take(("work",), limit, ClaimId(f"{worker}.{lane}:{number}"), 1000)
 
 
 AWAY, FULL = StoreUnavailableError("away"), StoreFullError("full")
@@ -189,6 +353,31 @@ class TestTraffic:
         assert {number for one in taken for number in one} == {0, 1, 2, 3}
         assert max(map(len, taken)) == 2
 
+    @pytest.mark.parametrize("limit", [1, 2, 3, 8])
+    def test_those_that_no_commands_go_to_get_their_part(self, traffic, limit):
+        """Also of a worker that has room for one call at a time, and goes on with one run."""
+        taken = []
+        for now in range(1100, 11_100, 100):
+            limits = self.limits(traffic.to_send({0: [commit(0)] * limit}, take(now, limit), now))
+            taken.append(limits)
+            for number, its in limits.items():
+                traffic.answered(number, None, now)
+                traffic.granted(number, int(number == 0) * its, its)
+
+        assert [sum(one.values()) for one in taken] == [limit] * 100
+        for number in (1, 2, 3):
+            assert sum(one.get(number, 0) > 0 for one in taken) >= 3  # in ten seconds
+        assert sum(one[0] for one in taken) >= 60 * limit
+
+    def test_only_a_look_counts_as_one(self, traffic):
+        """A client that starts a run looks for nothing."""
+        traffic.answered(1, None, 1900, looked=False)
+        traffic.answered(2, 50, 1900, looked=False)
+
+        assert {*self.limits(traffic.to_send({0: []}, take(1, 0), 1949))} == {0}
+        assert {*self.limits(traffic.to_send({0: []}, take(2, 0), 1950))} == {0, 2}
+        assert {*self.limits(traffic.to_send({0: []}, take(3, 0), 2000))} == {0, 1, 2, 3}
+
     def test_each_is_looked_at_in_time(self, traffic):
         """Once a second, and when a timer is due; also by those who have no room."""
         traffic.answered(2, 300, 1000)
@@ -220,6 +409,24 @@ class TestTraffic:
         assert 1 not in traffic.reachable(2001)
         assert 1 in traffic.reachable(2002)
 
+    def test_one_that_was_silent_is_waited_for_by_one_alone(self, traffic):
+        """Longer than before; and it is left alone for twice as long as that took."""
+        assert traffic.patience([0, 1]) == 1
+        (sent,) = traffic.to_send({1: [commit(1)]}, take(), 1001).values()
+        traffic.failed(1, AWAY, sent, 2001, 500)
+        traffic.failed(1, AWAY, sent, 2001, 500)
+
+        traffic.failed(2, AWAY, ([], take()), 2500)
+        assert {1, 2} <= {*traffic.to_send({1: [commit(1)]}, take(2), 3001)}
+        assert (traffic.patience([0, 1]), traffic.patience([0])) == (2, 1)
+        others = traffic.to_send({1: [commit(1)], 2: []}, take(1, lane=1), 3002)
+        assert not {1, 2} & {*others}
+        traffic.failed(1, AWAY, sent, 7001, 4000)
+        assert 1 not in traffic.reachable(15000)
+        assert 1 in traffic.reachable(15001)
+        traffic.answered(1, None, 15001)
+        assert traffic.patience([1]) == 1
+
     def test_what_got_lost_is_made_again_as_it_was(self, traffic):
         """Its claim gets what it was granted then; whoever asks next has to wait for that."""
         (lost,) = traffic.to_send({1: [commit(1)]}, take(1), 1001).values()
@@ -227,7 +434,18 @@ class TestTraffic:
         again = traffic.to_send({1: [commit(1)] * 2}, take(7, lane=1), 2002)
 
         assert again[1] == lost
+        traffic.answered(1, None, 2002)
         assert traffic.to_send({1: [commit(1)] * 2}, take(8), 2002)[1][0] == [commit(1)] * 2
+
+    def test_what_got_lost_is_made_again_by_its_worker(self, traffic):
+        """What it has granted is of that worker's services; others would not know the tasks."""
+        (lost,) = traffic.to_send({1: [commit(1)]}, take(1), 1001).values()
+        traffic.failed(1, AWAY, lost, 1002)
+        other = traffic.to_send({1: [commit(1)]}, take(1, worker="x"), 2002)
+
+        assert other[1] != lost
+        traffic.answered(1, None, 2002)
+        assert traffic.to_send({1: []}, take(2), 2002)[1] == lost
 
     def test_one_that_is_full_has_done_nothing(self, traffic):
         (sent,) = traffic.to_send({1: [commit(1)]}, take(), 1001).values()

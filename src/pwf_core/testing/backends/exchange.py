@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from pwf_core.commands import Answer, Command, Granted
+from pwf_core.errors import UnavailableError
 from pwf_core.ids import CallId, claim_id_of
 from pwf_core.ports import Backend, Exchanged, Take
 from pwf_core.testing.bench import open_bench
@@ -331,6 +332,21 @@ async def test_idle_ends_with_its_time(harness: Harness[Backend]) -> None:
     async with asyncio.timeout(PATIENCE):
         await backend.idle([SERVICE], 0.05)
         await backend.idle([SERVICE, "other"], 0)
+
+
+@behaviour()
+async def test_close_lets_go_who_is_idle(harness: Harness[Backend]) -> None:
+    """Closing ends every wait; who waited sees at most that the connection is gone."""
+    worker = _Worker(await harness.connect())
+    await worker.exchange(worker.take())
+    waiting = [asyncio.create_task(worker.backend.idle([SERVICE], 2 * PATIENCE)) for _ in range(3)]
+    ended, _ = await asyncio.wait(waiting, timeout=0.1)
+    async with asyncio.timeout(PATIENCE):
+        await worker.backend.close()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert not ended
+    assert all(one is None or isinstance(one, UnavailableError) for one in ends)
 
 
 @behaviour()
