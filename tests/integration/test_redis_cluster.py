@@ -61,10 +61,8 @@ def slot_of(run: Any, space: str) -> int:
 
 
 async def chains(client: Any, count: int = 60, steps: int = 5) -> list[Any]:
-    """Start many short runs, in every partition."""
-    runs = await client.start_many([publish("work.chain", steps) for _ in range(count)])
-    assert len({place_in(run.id) for run in runs}) == client.capabilities.partitions
-    return list(runs)
+    """Start many short runs, all over the partitions."""
+    return list(await client.start_many([publish("work.chain", steps) for _ in range(count)]))
 
 
 async def done(runs: list[Any]) -> None:
@@ -77,7 +75,8 @@ def test_runs_are_spread_over_the_nodes(
 ) -> None:
     async def main() -> None:
         async with flavour.client(url) as client, flavour.worker(client, work.service):
-            runs = await chains(client)
+            runs = await chains(client, 300)  # drawn: none is left out but once in 10^23 times
+            assert {place_in(run.id) for run in runs} == {*range(6)}
             assert {cluster.master_of(slot_of(run, space)) for run in runs} == {*cluster.masters}
             await done(runs)
             keyed = await client.start(publish("work.chain", 1), key="order-7")
