@@ -215,6 +215,8 @@ class Partitions:
                 looked = number in sweeps
                 self._traffic.answered(number, one.next_due_ms, self._clock(), looked=looked)
             is_outdated = yield from self._catch_up(failed)
+            # LIMIT: a node that is away stops the workers of a paired store, whatever else they have;
+            # to go on they would have to be answered by AWAY, and to keep what that was for.
             for error in failed.values():
                 raise error
         return Applied(
