@@ -24,25 +24,19 @@ from pwf_core.commands import Command, Reply
 from pwf_core.ids import RunId
 from pwf_core.ports import Exchanged, Take, Watch
 from pwf_core.views import DeadLetter, RunView
-from pwf_redis.client import Client, operations_for
+from pwf_redis.client import Client, capabilities_of, operations_for
 from pwf_redis.leases import RedisLeases
 from pwf_redis.operations import Operations
 from pwf_redis.partitions import Partitions
 from pwf_redis.target import Target
 
-__all__ = ["WHY_UNSIGNED", "RedisBackend", "capabilities_of"]
+__all__ = ["CAPABILITIES", "WHY_UNSIGNED", "RedisBackend"]
 
-_CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True, fused=True)
+CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True, fused=True)
 WHY_UNSIGNED = (
     "Messages never leave Redis here, and whoever can write to it can write to the state itself, so "
     "a signature would protect nothing."
 )
-
-
-def capabilities_of(operations: Operations | Partitions) -> Capabilities:
-    """Return what a backend with these can do."""
-    partitions = operations.partitions
-    return attrs.evolve(_CAPABILITIES, partitions=partitions, ordered=partitions == 1)
 
 
 @attrs.define
@@ -66,7 +60,7 @@ class RedisBackend:
     @property
     def capabilities(self) -> Capabilities:
         """Durable, shared and fused."""
-        return capabilities_of(self.operations)
+        return capabilities_of(CAPABILITIES, self.operations)
 
     async def open(self) -> None:
         """See `Backend.open`."""

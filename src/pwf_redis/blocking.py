@@ -19,7 +19,7 @@ from pwf_core.steps import Steps, drive
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis import backend, store
 from pwf_redis.bells import BlockingBells, Tokens
-from pwf_redis.client import LOOK_AGAIN, WAITING, operations_for
+from pwf_redis.client import LOOK_AGAIN, WAITING, capabilities_of, operations_for
 from pwf_redis.cluster import ClusterTarget
 from pwf_redis.cluster_links import BlockingClusterLinks
 from pwf_redis.leases import RedisLeases, blocking_links_to
@@ -136,7 +136,7 @@ class BlockingRedisStateStore:
     @property
     def capabilities(self) -> Capabilities:
         """Durable and shared."""
-        return store.capabilities_of(self.operations)
+        return capabilities_of(store.CAPABILITIES, self.operations)
 
     def open(self) -> None:
         """See `StateStore.open`."""
@@ -192,7 +192,7 @@ class BlockingRedisBackend:
     @property
     def capabilities(self) -> Capabilities:
         """Durable, shared and fused."""
-        return backend.capabilities_of(self.operations)
+        return capabilities_of(backend.CAPABILITIES, self.operations)
 
     def open(self) -> None:
         """See `Backend.open`."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import attrs
 
 from pwf_core.adapters import Settings
+from pwf_core.capabilities import Capabilities
 from pwf_core.errors import StoreUnavailableError
 from pwf_core.ports import Watch
 from pwf_core.steps import Steps, drive_async
@@ -24,7 +26,7 @@ from pwf_redis.partitions import Partitions
 from pwf_redis.target import Target
 from pwf_redis.watching import Ears
 
-__all__ = ["LOOK_AGAIN", "WAITING", "Client", "operations_for"]
+__all__ = ["LOOK_AGAIN", "WAITING", "Client", "capabilities_of", "operations_for"]
 
 T = TypeVar("T")
 
@@ -40,6 +42,16 @@ def operations_for(target: Target, settings: Settings) -> Operations | Partition
     if isinstance(target, ClusterTarget):
         return Partitions(settings.namespace, settings.rules, facts, target.partitions)
     return Operations(Keys(settings.namespace), settings.rules, facts)
+
+
+@cache
+def _with_partitions(base: Capabilities, partitions: int) -> Capabilities:
+    return attrs.evolve(base, partitions=partitions, ordered=partitions == 1)
+
+
+def capabilities_of(base: Capabilities, operations: Operations | Partitions) -> Capabilities:
+    """Return *base*, and what is known of partitions; cheap, for each start of a run asks."""
+    return _with_partitions(base, operations.partitions)
 
 
 def _links_to(target: Target, most: int = MOST) -> Links | ClusterLinks:

@@ -65,11 +65,18 @@ class Layout:
         sizes: How many partitions there have been, the latest number last; each is larger than
             those before it.
         growing: How many there are going to be; 0 if it does not grow just now.
+        text: What `format` says; each script call brings it.
     """
 
     paired: bool
     sizes: tuple[int, ...] = (1,)
     growing: int = 0
+    text: str = attrs.field(
+        default=attrs.Factory(lambda self: self._write(), takes_self=True),
+        init=False,
+        eq=False,
+        repr=False,
+    )
 
     @classmethod
     def parse(cls, text: str, *, paired: bool) -> Layout | None:
@@ -95,9 +102,7 @@ class Layout:
         """How many partitions there are."""
         return self.sizes[-1]
 
-    @property
-    def text(self) -> str:
-        """What `format` says."""
+    def _write(self) -> str:
         head = f"{_VERSION} {'paired' if self.paired else 'fused'}"
         if self.all == (1,):
             return head

@@ -139,8 +139,7 @@ class Partitions:
         done, failed = yield from self._ask({number: steps(part) for number, part in parts})
         if (yield from self._catch_up(failed)):
             raise StoreUnavailableError("Partitions are being added just now; try again.")
-        for error in failed.values():
-            raise error
+        _raise_first(failed)
         return [*done.values()]
 
     def _know(self, run_ids: Sequence[RunId]) -> Steps[Spread, None]:
@@ -182,8 +181,7 @@ class Partitions:
                 for home, its in starts.items()
             }
         )
-        for error in failed.values():
-            raise error
+        _raise_first(failed)
         for home, found in done.items():
             for (at, one), known in zip(starts[home], found, strict=True):
                 if known is not None:
@@ -217,8 +215,7 @@ class Partitions:
             is_outdated = yield from self._catch_up(failed)
             # LIMIT: a node that is away stops the workers of a paired store, whatever else they have;
             # to go on they would have to be answered by AWAY, and to keep what that was for.
-            for error in failed.values():
-                raise error
+            _raise_first(failed)
         return Applied(
             [replies[at] for at in range(len(commands))],
             enqueued,
@@ -248,8 +245,7 @@ class Partitions:
         )
         yield from self._catch_up(failed)
         if not done:
-            for error in failed.values():
-                raise error
+            _raise_first(failed)
         replies: dict[int, Reply] = dict.fromkeys(range(len(renewals)), Answer.AWAY)
         for number, one in done.items():
             replies |= _answered(routed[number], one.replies)
@@ -301,8 +297,7 @@ class Partitions:
             self._traffic.patience(),
         )
         if not done:
-            for error in failed.values():
-                raise error
+            _raise_first(failed)
         for number, is_there in done.items():
             self._traffic.warm(number, is_warm=is_there)
         return any(done.values())
@@ -339,8 +334,7 @@ class Partitions:
         done, failed = yield from self._ask(
             {number: self._parts[number].read(its) for number, its in routed.items()}
         )
-        for error in failed.values():
-            raise error
+        _raise_first(failed)
         found: dict[RunId, RunView | None] = {}
         for number, views in done.items():
             found |= zip(routed[number], views, strict=True)
@@ -364,6 +358,11 @@ class Partitions:
         count = sum((yield from self._everywhere(steps)))
         yield from self.apply([], sweep=0)  # what was due next may be gone
         return count
+
+
+def _raise_first(failed: Mapping[int, Exception]) -> None:
+    for error in failed.values():
+        raise error
 
 
 def _commands(routed: Sequence[tuple[int, Command]]) -> list[Command]:

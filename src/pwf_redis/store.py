@@ -14,21 +14,15 @@ from pwf_core.commands import Command
 from pwf_core.ids import RunId
 from pwf_core.ports import Applied, Watch
 from pwf_core.views import DeadLetter, RunView
-from pwf_redis.client import Client, operations_for
+from pwf_redis.client import Client, capabilities_of, operations_for
 from pwf_redis.leases import RedisLeases
 from pwf_redis.operations import Operations
 from pwf_redis.partitions import Partitions
 from pwf_redis.target import Target
 
-__all__ = ["RedisStateStore", "capabilities_of"]
+__all__ = ["CAPABILITIES", "RedisStateStore"]
 
-_CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True)
-
-
-def capabilities_of(operations: Operations | Partitions) -> Capabilities:
-    """Return what a store with these can do."""
-    partitions = operations.partitions
-    return attrs.evolve(_CAPABILITIES, partitions=partitions, ordered=partitions == 1)
+CAPABILITIES = Capabilities(technology="redis", durable=True, shared=True)
 
 
 @attrs.define
@@ -47,7 +41,7 @@ class RedisStateStore:
     @property
     def capabilities(self) -> Capabilities:
         """Durable and shared."""
-        return capabilities_of(self.operations)
+        return capabilities_of(CAPABILITIES, self.operations)
 
     async def open(self) -> None:
         """See `StateStore.open`."""

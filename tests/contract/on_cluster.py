@@ -27,7 +27,7 @@ from pwf_redis.store import RedisStateStore
 from pwf_redis.target import Target
 
 from .flavours import Driving
-from .on_redis import RedisBackendHarness, RedisStoreHarness
+from .on_redis import RealTime, RedisBackendHarness, RedisStoreHarness
 from .served import Plan, Served
 from .wire import Wire
 
@@ -114,12 +114,5 @@ class ClusterBackendHarness(_Clustered, RedisBackendHarness):
         await self.add(keys.queue(service_of(message.address)), entry.encode())
 
 
-class ClusterWorkflowHarness(Driving, ClusterBackendHarness):
-    tick = 100
-    virtual = False
-
-    def timed(self, store: Any) -> Any:
-        return store
-
-    async def elapse(self, ms: int) -> None:
-        await Served.elapse(self, ms)
+class ClusterWorkflowHarness(RealTime, Driving, ClusterBackendHarness):
+    pass

@@ -21,7 +21,7 @@ from pwf_rabbit.adapter import adapter
 from pwf_rabbit.topology import Queue, Topology
 
 from .flavours import Driving
-from .on_redis import _RealTime, _Redis, make_store
+from .on_redis import RealTime, _Redis, make_store
 from .served import Served
 
 
@@ -53,7 +53,7 @@ class RabbitBackendHarness(_Rabbit, _Redis):
         return BlockingPaired(broker, store) if self.blocking else Paired(broker, store)
 
 
-class RabbitWorkflowHarness(_RealTime, Driving, RabbitBackendHarness):
+class RabbitWorkflowHarness(RealTime, Driving, RabbitBackendHarness):
     pass
 
 

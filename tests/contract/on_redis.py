@@ -169,7 +169,9 @@ class RedisPairedHarness(_Redis):
         return Paired(adapter.broker(url, settings), store)
 
 
-class _RealTime:
+class RealTime:
+    """By the server's own clock."""
+
     tick = 100
     virtual = False
 
@@ -180,9 +182,9 @@ class _RealTime:
         await Served.elapse(self, ms)
 
 
-class RedisWorkflowHarness(_RealTime, Driving, RedisBackendHarness):
+class RedisWorkflowHarness(RealTime, Driving, RedisBackendHarness):
     pass
 
 
-class RedisPairedWorkflowHarness(_RealTime, Driving, RedisPairedHarness):
+class RedisPairedWorkflowHarness(RealTime, Driving, RedisPairedHarness):
     pass
