@@ -32,7 +32,7 @@ __all__ = [
 # Results that a grant brings along; of more, all are collected by pages.
 BROUGHT = 250
 # How many results come, and are forgotten, in one step.
-PAGE = 500
+PAGE = 1000
 PAGE_BYTES = 256 * 1024
 
 

@@ -62,6 +62,8 @@ _TIMED, _PARKED = 4, 5  # phases, as lua/runs.lua numbers them
 # A commit that makes one call at the most, and brings no more than this, frees about what it takes.
 _SMALL = 4096
 
+_GRANT = 10  # values of a grant
+
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -316,7 +318,7 @@ def decode_reply(reply: Any, commands: Sequence[Command], take: Take | None) -> 
             ANSWERS[one] if type(one) is int else _value(one, command)
             for one, command in zip(replies, commands, strict=True)
         ],
-        [_granted(one, claim_id) for one in grants],
+        [_granted(grants[n : n + _GRANT], claim_id) for n in range(0, len(grants), _GRANT)],
         [
             Message(RunId(one[0].decode()), CallId(one[1].decode()), one[2], one[3].decode())
             for one in enqueued

@@ -187,14 +187,14 @@ class TestReply:
         grant = [b"r", b"c", 3, b"a.t", b"body", 4, 2, [b"e", b"\xff"], [None, b"1"], 0]
         claim = Claim("r", "c", 3, "w:9", 5)
         take = Take(("a",), 1, "w:10", 5)
-        reply = [0, [0, [b"r", 1, 0], grant], [grant], [[b"r", b"c", 1, b"a.t"]], 17, 3]
+        reply = [0, [0, [b"r", 1, 0], grant], [*grant, *grant], [[b"r", b"c", 1, b"a.t"]], 17, 3]
 
         done = codec.decode_reply(reply, [Fire("r", ""), Start("r", CALL), claim], take)
         assert done.strange == 3
 
         assert done.replies[:2] == [Answer.DONE, Started("r", created=True)]
         assert done.replies[2].claim_id == "w:9"
-        assert done.grants[0].claim_id == "w:10"
+        assert [one.claim_id for one in done.grants] == ["w:10", "w:10"]
         assert done.grants[0].failures == 1
         assert done.grants[0].suspect
         assert done.grants[0].events == {"e": b"\xff"}

@@ -13,7 +13,7 @@
 --
 -- Reply:    { 0, replies, grants, enqueued, next_due_ms, strange }
 --             replies        one per command: a number, { run id, created, conflict } or a grant
---             grants         one per call taken
+--             grants         ten values per call taken, see `grant` in transition.lua
 --             enqueued       paired: { run id, call id, generation, address } per new copy
 --             next_due_ms    until the earliest timer; -1 without one
 --             strange        how many messages of strangers were set aside
@@ -119,9 +119,9 @@ local function next_message(line, room)
   end
 end
 
-local function claim_message(run_id, call_id, generation, suspects)
+local function claim_message(run_id, call_id, generation, suspects, grants)
   local run = known(run_id)
-  return run and claim(run, call_id, generation, take.claim_id, take.lease_ms, suspects)
+  return run and claim(run, call_id, generation, take.claim_id, take.lease_ms, suspects, grants)
 end
 
 local function has_more(line)
@@ -149,16 +149,15 @@ local function take_calls(grants, granted)
     local line = waiting[turn]
     local run_id, call_id, generation, entry = next_message(line, (limit - count) / #waiting)
     if run_id then
-      local ok, reply = pcall(claim_message, run_id, call_id, generation, suspects)
+      local ok, reply = pcall(claim_message, run_id, call_id, generation, suspects, grants)
       if not ok then
         local name = run_id .. ':' .. call_id .. ':' .. generation
         return { 1, 'message', { line.service, entry, name }, problem_of(reply) }
       end
       if type(reply) == 'table' then
         count = count + 1
-        grants[count] = reply
         granted[2 * count - 1], granted[2 * count] = run_id, call_id
-        if reply[7] >= SUSPECT_LOST then suspects = false end
+        if grants[10 * count - 3] >= SUSPECT_LOST then suspects = false end
         turn = turn + 1
       end
     else
@@ -190,8 +189,7 @@ local function repeat_exchange(record)
   local grants, replies, granted = {}, record[2], record[3]
   for number = 1, #granted, 2 do
     -- No generation is as low: only the very lease that was given then is granted.
-    local ok, reply = pcall(claim_message, granted[number], granted[number + 1], -1, false)
-    if ok and type(reply) == 'table' then grants[#grants + 1] = reply end
+    pcall(claim_message, granted[number], granted[number + 1], -1, false, grants)
   end
   for number, command in ipairs(commands) do
     if replies[number] == false then

@@ -46,7 +46,7 @@ local function write_messages()
     local entry, size = { queue_key(service), '*' }, 2
     for at = fresh.taken + 1, fresh.size, 4 do
       entry[size + 1] = 'm'
-      entry[size + 2] = fresh[at] .. ':' .. fresh[at + 1] .. ':' .. fresh[at + 2]
+      entry[size + 2] = fresh[at] .. ':' .. fresh[at + 1] .. ':' .. digits[fresh[at + 2]]
       size = size + 2
       if size == 2 + 2 * MESSAGES or at + 4 > fresh.size then
         redis.call('XADD', unpack(entry, 1, size))

@@ -21,8 +21,9 @@
 -- written once, and what was born and ended within one script never touches the keyspace.
 --
 -- What costs time in Redis's Lua: calls into Redis (2 us each, so they are few), tables that grow
--- (so they are made in their final size where that is known), and new strings. Hence records are
--- msgpack values one after the other, not arrays: `{ cmsgpack.unpack(record) }` makes one table.
+-- (so they are made in their final size where that is known), and new strings, numbers made into
+-- text above all (so each is made once, see `packed` and `digits`). Hence records are msgpack
+-- values one after the other, not arrays: `{ cmsgpack.unpack(record) }` makes one table.
 -- And functions, which are made anew each time a script is run: for each local of the same block that one
 -- shares with it, Lua walks through all that are shared there. So a line `--== … ==` begins a chapter:
 -- it becomes a function within the chapter before (scripts.py), whose locals are found at once.
@@ -112,7 +113,7 @@ local U_WIDTH = 7
 local N_ADDRESS, N_DUE, N_SCOPE, N_MEMBER, N_CHUNK, N_CHUNKS, N_RESULTS, N_GATHERS = 1, 2, 3, 4, 5, 6, 7, 8
 
 -- The numbers of pwf_core.scopes.
-local BROUGHT, PAGE, PAGE_BYTES = 250, 500, 262144
+local BROUGHT, PAGE, PAGE_BYTES = 250, 1000, 262144
 
 -- The form of a failure among results: see pwf_core/failures.py.
 local EXTENSION, FAILURE, LONGEST = 201, 80, 4096
@@ -135,6 +136,27 @@ local ended_address  -- of the call that this command ended, for people
 local ended_id
 
 local NONE = {}  -- an empty list, never changed
+
+-- What many records have in common is packed once: number, boolean, list or short text -> msgpack.
+local packed = setmetatable({}, { __index = function(known, value)
+  local text = cmsgpack.pack(value)
+  known[value] = text
+  return text
+end })
+
+-- Length -> what msgpack puts before a text of that length. So a body is copied, and not packed first.
+local before_text = setmetatable({}, { __index = function(known, length)
+  local text = string.sub(cmsgpack.pack(string.rep(' ', length)), 1, -length - 1)
+  known[length] = text
+  return text
+end })
+
+-- Number -> its decimal digits.
+local digits = setmetatable({}, { __index = function(known, number)
+  local text = tostring(number)
+  known[number] = text
+  return text
+end })
 
 --== reading runs ===============================================================================
 
@@ -310,15 +332,35 @@ local function bulk(command, key, arguments)
   end
 end
 
+-- The two records that are written most are put together by hand: `cmsgpack.pack` makes a string of
+-- each value before it makes one of all. Both have to list every field, in order.
+
+local function pack_header(h)
+  if #h > H_RESTS then return cmsgpack.pack(unpack(h)) end  -- a later version's
+  return packed[h[H_FORMAT]] .. packed[h[H_STATUS]] .. packed[h[H_PENDING]] .. packed[h[H_LIVE]]
+    .. packed[h[H_DEAD]] .. packed[h[H_DROPPED]] .. packed[h[H_EXTERNAL]] .. packed[h[H_DUE]]
+    .. packed[h[H_EVENTS]] .. packed[h[H_TIMED]] .. packed[#h[H_RESTS] == 0 and NONE or h[H_RESTS]]
+end
+
+local function pack_call(call)
+  if #call > C_CHUNKS then return cmsgpack.pack(unpack(call, C_PHASE)) end  -- a later version's
+  local joined, body = call[C_JOINED], call[C_BODY]
+  return packed[call[C_PHASE]] .. packed[call[C_GENERATION]] .. packed[call[C_ATTEMPTS]]
+    .. packed[call[C_LOST]] .. packed[call[C_DUE]] .. packed[call[C_CLAIM]] .. packed[call[C_ADDRESS]]
+    .. packed[call[C_SCOPE]] .. packed[call[C_MEMBER]] .. packed[call[C_GATHERED]]
+    .. packed[#joined == 0 and NONE or joined] .. packed[call[C_REASON]] .. packed[call[C_UNCLAIMED]]
+    .. (body and before_text[#body] .. body or packed[false]) .. packed[call[C_CHUNKS]]
+end
+
 local function write_run(run)
   local set, size = {}, 0
   if run.write then
-    local header = cmsgpack.pack(unpack(run.h))
+    local header = pack_header(run.h)
     if header ~= run.was then set, size = { 'h', header }, 2 end  -- mostly, one call follows another
   end
   for call_id, call in pairs(run.calls) do
     if call and call[C_WRITE] then
-      set[size + 1], set[size + 2] = 'c:' .. call_id, cmsgpack.pack(unpack(call, C_PHASE))
+      set[size + 1], set[size + 2] = 'c:' .. call_id, pack_call(call)
       size = size + 2
     end
   end
@@ -471,7 +513,7 @@ local function read_results(commands)
     if command[2] == COMMIT and command[6] ~= 0 then
       local run = runs[command[3]]
       local call = run and not run.broken and run.calls[command[4]]
-      if call and not run.fresh then wish(run, 'r:' .. call[C_SCOPE] .. ':' .. call[C_MEMBER]) end
+      if call and not run.fresh then wish(run, 'r:' .. call[C_SCOPE] .. ':' .. digits[call[C_MEMBER]]) end
     end
   end
   grant_wishes()

@@ -160,9 +160,10 @@ local function claimed(run, call_id, claim_id)
   return call
 end
 
--- { run id, call id, generation, address, body, attempts, lost, events or nil, results or nil,
--- uncollected }; events alternate names and payloads; a member without a result has nil.
-local function grant(run, call_id, call)
+-- Append what a worker is to know of a call to a list, and return that: run id, call id, generation,
+-- address, body, attempts, lost, events or false, results or false, uncollected. Events alternate names
+-- and payloads; a member without a result has false.
+local function grant(run, call_id, call, grants)
   local events, results, uncollected = false, false, 0
   if #call[C_JOINED] > 0 then
     local fields = {}
@@ -177,15 +178,17 @@ local function grant(run, call_id, call)
     uncollected = call[C_GATHERED]
   elseif call[C_GATHERED] >= 0 then
     local fields = {}
-    for number = 1, call[C_GATHERED] do fields[number] = 'r:' .. call_id .. ':' .. (number - 1) end
+    for number = 1, call[C_GATHERED] do fields[number] = 'r:' .. call_id .. ':' .. digits[number - 1] end
     prepare(run, fields)
     results = {}
     for number, field in ipairs(fields) do results[number] = get(run, field) end
   end
-  return {
-    run.id, call_id, call[C_GENERATION], call[C_ADDRESS], call[C_BODY] or get(run, 'b:' .. call_id),
-    call[C_ATTEMPTS], call[C_LOST], events, results, uncollected,
-  }
+  local size = #grants
+  grants[size + 1], grants[size + 2], grants[size + 3] = run.id, call_id, call[C_GENERATION]
+  grants[size + 4], grants[size + 5] = call[C_ADDRESS], call[C_BODY] or get(run, 'b:' .. call_id)
+  grants[size + 6], grants[size + 7], grants[size + 8] = call[C_ATTEMPTS], call[C_LOST], events
+  grants[size + 9], grants[size + 10] = results, uncollected
+  return grants
 end
 
 local function is_failure(result)
@@ -196,7 +199,7 @@ local function fail_member(run, scope, member, reason)
   local inner = {}
   while scope ~= '' do
     local record = get_scope(run, scope)
-    local field = 'r:' .. scope .. ':' .. member
+    local field = 'r:' .. scope .. ':' .. digits[member]
     local before = is_failure(get(run, field))
     if before or record[S_FAILED] < record[S_TOLERATED] then
       if not before then
@@ -235,7 +238,7 @@ local function blame(call_id, address, reason)
 end
 
 local function take_results(run, scope, first, size)
-  for number = first, size - 1 do put(run, 'r:' .. scope .. ':' .. number, false) end
+  for number = first, size - 1 do put(run, 'r:' .. scope .. ':' .. digits[number], false) end
 end
 
 --== what is left to do of a call =================================================================
@@ -669,11 +672,12 @@ act[START] = function(_, command)
   return { run_id, 1, 0 }
 end
 
-local function claim(run, call_id, generation, claim_id, lease_ms, suspects)
+-- Grant the call, and return `grants`; or say why not.
+local function claim(run, call_id, generation, claim_id, lease_ms, suspects, grants)
   local call = get_call(run, call_id)
   if not call then return ENDED end
   local leased = call[C_PHASE] == LEASED
-  if leased and call[C_CLAIM] == claim_id then return grant(run, call_id, call) end
+  if leased and call[C_CLAIM] == claim_id then return grant(run, call_id, call, grants) end
   if generation < call[C_GENERATION] then return STALE end
   if generation > call[C_GENERATION] then
     -- The store went back in time: it has forgotten what made this copy. Adopt it.
@@ -697,12 +701,12 @@ local function claim(run, call_id, generation, claim_id, lease_ms, suspects)
   unstage(run, call_id, call)
   call[C_ATTEMPTS] = call[C_ATTEMPTS] + 1
   wait(run, call_id, call, LEASED, lease_ms)
-  return grant(run, call_id, call)
+  return grant(run, call_id, call, grants)
 end
 
 -- CLAIM, run id, call id, generation, claim id, lease_ms, suspects
 act[CLAIM] = function(run, command)
-  return claim(run, command[4], command[5], command[6], command[7], command[8])
+  return claim(run, command[4], command[5], command[6], command[7], command[8], {})
 end
 
 -- RENEW, run id, call id, claim id, lease_ms
@@ -728,7 +732,7 @@ act[COMMIT] = function(run, command)
   if type(result) == 'table' then result, chunks, staged = unpack(result) end
   if chunks ~= call[C_CHUNKS] then return LOST end  -- the store has forgotten a part, or never had it
   if result > 0 then
-    local field = 'r:' .. scope .. ':' .. member
+    local field = 'r:' .. scope .. ':' .. digits[member]
     if not get(run, field) then put(run, field, ARGV[result]) end
   end
   if made then
@@ -775,17 +779,17 @@ act[COLLECT] = function(run, command)
   local call_id, first = command[4], command[6]
   local call, problem = claimed(run, call_id, command[5])
   if not call then return problem end
-  local page, size = {}, 0
+  local page, count, size = {}, 0, 0
   local final = math.min(call[C_GATHERED], first + PAGE) - 1
   for start = first, final, 50 do
     local fields = {}
     for number = start, math.min(start + 49, final) do
-      fields[#fields + 1] = 'r:' .. call_id .. ':' .. number
+      fields[number - start + 1] = 'r:' .. call_id .. ':' .. number
     end
-    prepare(run, fields)
-    for _, field in ipairs(fields) do
-      local value = get(run, field)
-      page[#page + 1] = value
+    -- Its members have all ended, so that nothing in hand is newer than what is stored.
+    for _, value in ipairs(redis.call('HMGET', run.key, unpack(fields))) do
+      count = count + 1
+      page[count] = value
       size = size + #(value or '')
       if size >= PAGE_BYTES then return page end
     end
