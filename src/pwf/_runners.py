@@ -139,7 +139,9 @@ class Runners:
         args = [invoke.context, *invoke.args] if task.takes_context else invoke.args
         if is_async(fn):
             self._limit(call)
-            return await _within(task, gather_returned(fn(*args, **invoke.kwargs)))
+            handler = gather_returned(fn(*args, **invoke.kwargs))
+            # A coroutine more takes as long as many a handler.
+            return await (handler if task.timeout is None else _within(task, handler))
         async with self._slots:  # the time-out starts with the handler, not with its wait
             self._limit(call)
             returned = await _within(task, self._in_thread(call_sync, fn, args, invoke.kwargs))

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, overload
 
-import attrs
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pwf_core import arguments, values
 from pwf_core.errors import DirectiveError
@@ -47,14 +48,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Directive:
+class Directive(Struct, frozen=True):
     """Base of everything that a handler may return."""
 
-    __slots__ = ()
 
-
-@attrs.frozen(repr=False)
-class Publish(Directive):
+class Publish(Directive, frozen=True):
     """Run this task with these arguments. Made by `publish`.
 
     Attributes:
@@ -79,7 +77,7 @@ class Publish(Directive):
             raise DirectiveError(
                 f"after() takes a timedelta from 0 to {_LONGEST.days:,} days, not {delay!r}."
             )
-        return attrs.evolve(self, delay=delay, when=None)
+        return replace(self, delay=delay, when=None)
 
     def at(self, when: datetime) -> Self:
         """Return this directive, delayed until *when*, by the clock of the store.
@@ -93,7 +91,7 @@ class Publish(Directive):
                 f"at() takes a datetime with a time zone, not {when!r}; "
                 "for example datetime.now(UTC) + timedelta(hours=1).",
             )
-        return attrs.evolve(self, when=when, delay=None)
+        return replace(self, when=when, delay=None)
 
     def __repr__(self) -> str:
         shown = [repr(self.address), *arguments.show(self.body)]
@@ -105,8 +103,7 @@ class Publish(Directive):
         return text
 
 
-@attrs.frozen(repr=False)
-class Emit(Directive):
+class Emit(Directive, frozen=True):
     """This event has happened. Made by `emit`."""
 
     event: str
@@ -116,8 +113,7 @@ class Emit(Directive):
         return f"emit({self.event!r}, {_show(self.payload)})"
 
 
-@attrs.frozen
-class Join(Directive):
+class Join(Directive, frozen=True):
     """Once all these events have happened, run that. Made by `join`.
 
     Attributes:
@@ -134,8 +130,7 @@ class Join(Directive):
     on_timeout: Publish | None = None
 
 
-@attrs.frozen
-class Gather(Directive):
+class Gather(Directive, frozen=True):
     """Once all these calls and their descendants are done, run that. Made by `gather`.
 
     Attributes:
@@ -147,8 +142,7 @@ class Gather(Directive):
     tolerated: int = 0
 
 
-@attrs.frozen(repr=False)
-class Result(Directive):
+class Result(Directive, frozen=True):
     """The value of the innermost member, or of the run. Made by `result`."""
 
     payload: bytes
@@ -260,8 +254,7 @@ def join(
     )
 
 
-@attrs.frozen
-class Tolerance:
+class Tolerance(Struct, frozen=True):
     """How many members of a gather may fail. Made by `tolerate`."""
 
     members: int | float
