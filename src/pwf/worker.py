@@ -217,6 +217,7 @@ class Worker:
                 exchange, reply = await self._exchange()
                 self._runners.begin(self._engine.exchanged(exchange, reply))
                 self._note(exchange, reply)
+                await asyncio.sleep(0)  # what handlers conclude at once goes out with what has come
             else:
                 await self._pause()
         self._ready.set()  # the other lanes are done, too

@@ -44,6 +44,8 @@ from pwf_core.tasks import Task
 
 __all__ = ["Engine", "Exchange", "RunningCall"]
 
+_FEW = 16  # commands that are not shared out: a round trip for each half would take longer
+
 
 @attrs.define(eq=False)
 class RunningCall:
@@ -200,13 +202,23 @@ class Engine:
     def _next_commands(self, *, all_of_them: bool) -> list[tuple[Command, RunningCall | None]]:
         """Take the commands that go out next, in order, as many as one step of a store bears."""
         weight = -math.inf if all_of_them else 0
+        share = math.inf if all_of_them or self.lanes == 1 else self._share()
         for number, (command, _) in enumerate(self._concluded):
             weight += weight_of(command)
-            if number and weight > 2 * MOST_CALLS:
+            if number and (weight > 2 * MOST_CALLS or number >= share):
                 taken, self._concluded = self._concluded[:number], self._concluded[number:]
                 return taken
         taken, self._concluded = self._concluded, []
         return taken
+
+    def _share(self) -> int:
+        """Return how many commands go out at a time at the most.
+
+        Half of those in hand: while the backend is busy with these, the worker runs the others. All
+        in one round trip, one would wait for the other.
+        """
+        in_hand = len(self._concluded) + sum(len(one.commands) for one in self._under_way.values())
+        return max(math.ceil(in_hand / 2), _FEW)
 
     def exchanged(self, exchange: Exchange, reply: Exchanged) -> list[RunningCall]:
         """Take note of what an exchange came to, and return the calls to start."""

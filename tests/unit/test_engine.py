@@ -143,6 +143,27 @@ def test_lanes_share_the_room():
     assert not desk.engine.is_done
 
 
+@pytest.mark.parametrize(("lanes", "sent"), [(1, [40]), (2, [20, 20])])
+def test_lanes_share_what_was_concluded(lanes, sent):
+    """With several round trips at a time, one carries half of the commands in hand at the most."""
+    desk = Desk(concurrency=40, lanes=lanes)
+    for call in desk.start(*(grant(f"c{number}") for number in range(40))):
+        desk.engine.returned(call, None)
+
+    assert sent == [len(desk.ask().commands) for _ in sent]
+    assert not desk.engine.has_conclusions
+
+
+def test_few_commands_go_out_together():
+    """Of a few, halves would cost more than they bring."""
+    desk = Desk(concurrency=10, lanes=2)
+    desk.ask()
+    for call in desk.answer(*(grant(f"c{number}") for number in range(5))):
+        desk.engine.returned(call, None)
+
+    assert 5 == len(desk.ask().commands)
+
+
 def test_parts_of_a_decision_are_answered_one_after_the_other():
     """No other exchange overtakes one that carries parts, so that they arrive in their order."""
     desk = Desk(lanes=2)
