@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -148,6 +149,9 @@ async def _serve(
         if supervised:
             stack.callback(leave_with_parent())
         backend = await stack.enter_async_context(client)
+        # What has been loaded stays; to look through it for garbage held up handlers for 10 ms each time.
+        gc.collect()
+        gc.freeze()
         names = ", ".join(service.name for service in services)
         technology = backend.capabilities.technology
         # Said once signals are heard: whoever waits for this line may stop us by one.
