@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import attrs
 
-from pwf_core.commands import Claim, Command, Message
-from pwf_core.ids import ClaimId, session_of
+from pwf_core.commands import Answer, Claim, Granted, Message, Reply
+from pwf_core.ids import ClaimId
 from pwf_core.ports import Delivery, Take
 
 __all__ = ["Inbox", "Inboxes"]
+
+_MOST_AWAY = 1024  # names of calls kept for a server that is away; of others it sends copies itself
 
 
 @attrs.define
@@ -23,12 +26,17 @@ class _Held:
     unanswered: int
 
 
-@attrs.define
-class _Claims:
-    """What one lane of a worker asks for; asked again with the same claim id until it is answered."""
+@attrs.define(eq=False)
+class _Asked:
+    """A claim that is made, and made again as it was until its answer has got through.
 
+    Attributes:
+        held: The delivery that has to wait for the answer; None if there is none, or no more.
+    """
+
+    message: Message
     claim_id: ClaimId
-    messages: list[tuple[Message, _Held]]
+    held: _Held | None = None
 
 
 @attrs.define
@@ -41,15 +49,24 @@ class Inbox:
     Attributes:
         waiting: Messages that there was no room for.
         asked: Claims that may have been sent, by lane.
+        away: Claims whose server, of several, was away. They may have got there all the same, so they
+            are made again as they were, and whichever lane comes first has what they are granted.
         unsent: What the broker could not be given; it goes out with the next exchange, long before
             the outbox's timer.
         users: Exchanges under way.
     """
 
     waiting: deque[tuple[Message, _Held]] = attrs.field(factory=deque)
-    asked: dict[str, _Claims] = attrs.field(factory=dict)
+    asked: defaultdict[str, list[_Asked]] = attrs.field(factory=lambda: defaultdict(list))
+    away: dict[Message, ClaimId] = attrs.field(factory=dict)
     unsent: list[Message] = attrs.field(factory=list)
     users: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it."""
+        in_hand = (self.waiting, self.away, self.unsent, *self.asked.values())
+        return not any(in_hand)
 
     def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Add what was received; return what is none of ours."""
@@ -58,38 +75,66 @@ class Inbox:
             self.waiting.extend((message, held) for message in delivery.messages)
         return [delivery for delivery in deliveries if delivery.problem]
 
-    def ask(self, take: Take) -> list[Command]:
-        """Return claims for as many messages as there is room for."""
-        asked = self.asked.get(session_of(take.claim_id))
-        if asked is None:
-            room = min(take.limit, len(self.waiting))
-            if not room:
-                return []
-            asked = _Claims(take.claim_id, [self.waiting.popleft() for _ in range(room)])
-            self.asked[session_of(take.claim_id)] = asked
+    def ask_again(self, session: str, take: Take) -> dict[Message, Claim]:
+        """Return the claims without an answer: of this lane, and as many as there is room for."""
+        asked = self.asked[session]
+        for message in [*islice(self.away, max(take.limit - len(asked), 0))]:
+            asked.append(_Asked(message, self.away.pop(message)))
+        return _claims(asked, take)
+
+    def room(self, session: str, take: Take) -> int:
+        """Return how many calls may be asked for besides those that a lane has been granted."""
+        return max(take.limit - len(self.asked[session]), 0)
+
+    def ask(self, session: str, take: Take) -> dict[Message, Claim]:
+        """Return claims for messages that are waiting, as many as there is room for."""
+        count = min(self.room(session, take), len(self.waiting))
+        waiting = [self.waiting.popleft() for _ in range(count)]
+        fresh = [_Asked(message, take.claim_id, held) for message, held in waiting]
+        self.asked[session] += fresh
+        return _claims(fresh, take)
+
+    def answered(self, session: str, answers: Mapping[Message, Reply]) -> list[Delivery]:
+        """Take note of the answers to a lane's claims; return the deliveries that are done with.
+
+        What is granted is asked for again if the lane's exchange has to be made again.
+        """
+        done = []
+        kept = []
+        for one in self.asked[session]:
+            answer = answers.get(one.message)
+            if one.held is not None and answer is not None:
+                one.held.unanswered -= 1
+                if not one.held.unanswered:
+                    done.append(one.held.delivery)
+                one.held = None
+            if answer is Answer.AWAY:
+                # The delivery does not wait for a server that may be away for hours: brokers give out
+                # no more beyond so many, and give those to others after a while. Should this worker
+                # not live to ask again, the call's timer sends another copy.
+                if len(self.away) < _MOST_AWAY:
+                    self.away.setdefault(one.message, one.claim_id)
+            elif answer is None or isinstance(answer, Granted):
+                kept.append(one)
+        self.asked[session] = kept
+        return done
+
+
+def _claims(asked: Sequence[_Asked], take: Take) -> dict[Message, Claim]:
+    claims: dict[Message, Claim] = {}
+    for one in asked:
+        message = one.message
         # A copy that was delivered twice is claimed once: the same claim would be granted again.
-        messages = dict.fromkeys(message for message, _ in asked.messages)
-        return [
-            Claim(
+        if message not in claims:
+            claims[message] = Claim(
                 run_id=message.run_id,
                 call_id=message.call_id,
                 generation=message.generation,
-                claim_id=asked.claim_id,
+                claim_id=one.claim_id,
                 lease_ms=take.lease_ms,
                 suspects=take.suspects,
             )
-            for message in messages
-        ]
-
-    def answered(self, session: str) -> list[Delivery]:
-        """Take note that a lane's claims are answered; return the deliveries that are done with."""
-        done = []
-        asked = self.asked.pop(session, None)
-        for _, held in asked.messages if asked is not None else ():
-            held.unanswered -= 1
-            if not held.unanswered:
-                done.append(held.delivery)
-        return done
+    return claims
 
 
 class Inboxes(defaultdict[str, Inbox]):
@@ -107,5 +152,5 @@ class Inboxes(defaultdict[str, Inbox]):
             yield inbox
         finally:
             inbox.users -= 1
-            if not (inbox.users or inbox.waiting or inbox.asked or inbox.unsent):
+            if not inbox.users and inbox.is_empty:
                 del self[worker]

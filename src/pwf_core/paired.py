@@ -12,6 +12,12 @@ broker while a handler runs, so there is no acknowledgement time-out to outlive,
 lost in mid-handler costs nothing. A publish that fails leaves its copies in the outbox, whose timer
 publishes them again; only the store being away is an error to the caller.
 
+Of a store on several servers some may be away. A worker goes on with the others: what it has for
+those that are away is answered by `AWAY`. Claims are among it: they are made again as they were, at
+the beginning of each exchange, while their deliveries are acked. As long as those servers are known to
+be away that costs nothing and takes no room; once they are back, what these claims are granted comes
+before what is delivered then. A client wants all of its commands or an error.
+
 The logic below is sans-IO; `Paired` and `BlockingPaired` only perform it.
 """
 
@@ -71,10 +77,11 @@ _PURGE = 256  # calls drained per round trip
 
 
 class Apply(Struct, frozen=True):
-    """Ask the store."""
+    """Ask the store; *partly* if some of its servers may be away (see `StateStore.apply`)."""
 
     commands: Sequence[Command]
     sweep: int = 0
+    partly: bool = False
 
 
 class Publish(Struct, frozen=True):
@@ -145,33 +152,41 @@ def _exchange(
     take: Take,
     inbox: Inbox,
 ) -> Steps[Effect, Exchanged]:
-    applied: Applied = yield Apply(commands, sweep=SWEEP)
-    problems: list[str] = []
-    settles: list[Command] = []
     session = session_of(take.claim_id)
+    again = inbox.ask_again(session, take)
+    applied: Applied = yield Apply([*commands, *again.values()], sweep=SWEEP, partly=True)
+    replies, heard = applied.replies[: len(commands)], applied.replies[len(commands) :]
+    yield from _forget(inbox.answered(session, dict(zip(again, heard, strict=True))))
+    problems = [applied.problem]
+    settles: list[Command] = []
     messages, inbox.unsent = [*inbox.unsent, *applied.enqueued], []
     try:
         settles = yield from _publish(messages)
     except (BrokerUnavailableError, ConfigurationError) as error:
         problems.append(str(error))  # and one bad queue must not stop all other work
         inbox.unsent = messages[:_UNSENT]
-    room = take.limit - len(inbox.waiting)
+    room = inbox.room(session, take) - len(inbox.waiting)
     bad: list[Delivery] = []
-    if room > 0 and session not in inbox.asked:
+    if room > 0:
         try:
             deliveries: list[Delivery] = yield Receive(take.services, room)
             bad = inbox.put(deliveries)
         except BrokerUnavailableError as error:
             problems.append(str(error))  # the broker's own supervisor reconnects
-    claims = inbox.ask(take)
+    claims = inbox.ask(session, take)
     claimed = Applied([], [], applied.next_due_ms)
     if settles or claims:
-        claimed = yield Apply([*settles, *claims])
-    grants = [reply for reply in claimed.replies if isinstance(reply, Granted)]
+        # What is not settled because its server is away has its timer there, and is published again.
+        claimed = yield Apply([*settles, *claims.values()], partly=True)
+        problems.append(claimed.problem)
+    answers = claimed.replies[len(settles) :]
+    grants = [reply for reply in (*heard, *answers) if isinstance(reply, Granted)]
     # A call that was deferred for being a second suspect here is in the store, with a timer.
-    yield from _forget([*inbox.answered(session), *bad])
-    problem = "; ".join(dict.fromkeys(problems))
-    return Exchanged(applied.replies, grants, claimed.next_due_ms, problem)
+    done = inbox.answered(session, dict(zip(claims, answers, strict=True)))
+    del inbox.asked[session]
+    yield from _forget([*done, *bad])
+    problem = "; ".join(dict.fromkeys(filter(None, problems)))
+    return Exchanged(replies, grants, claimed.next_due_ms, problem)
 
 
 def _publish(messages: Sequence[Message]) -> Steps[Effect, list[Command]]:
@@ -276,8 +291,8 @@ class Paired:
 
     async def _perform(self, effect: Effect) -> object:
         match effect:
-            case Apply(commands, sweep):
-                return await self._store.apply(commands, sweep=sweep)
+            case Apply(commands, sweep, partly):
+                return await self._store.apply(commands, sweep=sweep, partly=partly)
             case Publish(messages):
                 return await self._broker.publish(messages)
             case Receive(services, limit):
@@ -354,8 +369,8 @@ class BlockingPaired:
 
     def _perform(self, effect: Effect) -> object:
         match effect:
-            case Apply(commands, sweep):
-                return self._store.apply(commands, sweep=sweep)
+            case Apply(commands, sweep, partly):
+                return self._store.apply(commands, sweep=sweep, partly=partly)
             case Publish(messages):
                 return self._broker.publish(messages)
             case Receive(services, limit):

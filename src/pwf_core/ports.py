@@ -93,11 +93,13 @@ class Applied(Struct, frozen=True):
         replies: One per command, in order.
         enqueued: Copies of calls that are now in the outbox and want to be published.
         next_due_ms: How long until the earliest known timer is due; None without one.
+        problem: Which of several servers was not reached, and why, for people; "" if all worked.
     """
 
     replies: list[Reply]
     enqueued: list[Message]
     next_due_ms: int | None
+    problem: str = ""
 
 
 class Delivery(Struct, frozen=True):
@@ -171,10 +173,18 @@ class StateStore(Protocol):
         """Let go of everything that was opened; again is fine, and so is while others wait."""
         ...
 
-    async def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
+    async def apply(
+        self, commands: Sequence[Command], *, sweep: int = 0, partly: bool = False
+    ) -> Applied:
         """Fire up to *sweep* due timers, then apply *commands*.
 
         A sweep ends with the first rest of a call that it moves on: that is work enough for one step.
+
+        Args:
+            commands: What to apply.
+            sweep: How many timers.
+            partly: Whether to go on if only some of several servers can be reached: commands for the
+                others are answered by `AWAY`, and `Applied.problem` says why.
 
         Raises:
             StoreUnavailableError: For the whole batch; send it again.
@@ -352,7 +362,9 @@ class BlockingStateStore(Protocol):
     def capabilities(self) -> Capabilities: ...  # noqa: D102 -- see the twin, here and below
     def open(self) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
-    def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied: ...  # noqa: D102
+    def apply(  # noqa: D102
+        self, commands: Sequence[Command], *, sweep: int = 0, partly: bool = False
+    ) -> Applied: ...
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]: ...  # noqa: D102
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]: ...  # noqa: D102
     def leases(self) -> Leases: ...  # noqa: D102

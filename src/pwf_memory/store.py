@@ -45,7 +45,9 @@ class MemoryStateStore(Connection):
         """See `StateStore.close`; the tables stay, for others that share them."""
         self._door.close()
 
-    async def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
+    async def apply(
+        self, commands: Sequence[Command], *, sweep: int = 0, partly: bool = False
+    ) -> Applied:
         """See `StateStore.apply`."""
         return self.tables.apply(commands, sweep=sweep)
 
@@ -85,7 +87,9 @@ class BlockingMemoryStateStore(Connection):
         """See `StateStore.close`; the tables stay, for others that share them."""
         self._door.close()
 
-    def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
+    def apply(
+        self, commands: Sequence[Command], *, sweep: int = 0, partly: bool = False
+    ) -> Applied:
         """See `StateStore.apply`."""
         return self.tables.apply(commands, sweep=sweep)
 

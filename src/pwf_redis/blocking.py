@@ -146,9 +146,11 @@ class BlockingRedisStateStore:
         """See `StateStore.close`."""
         self._client.close()
 
-    def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
+    def apply(
+        self, commands: Sequence[Command], *, sweep: int = 0, partly: bool = False
+    ) -> Applied:
         """See `StateStore.apply`."""
-        return self._client.run(self.operations.apply(commands, sweep=sweep))
+        return self._client.run(self.operations.apply(commands, sweep=sweep, partly=partly))
 
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `StateStore.read`."""

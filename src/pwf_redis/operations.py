@@ -79,8 +79,10 @@ class Operations:
 
     # -- commands -------------------------------------------------------------------------------
 
-    def apply(self, commands: Sequence[Command], *, sweep: int) -> Steps[Round, Applied]:
-        """See `StateStore.apply`."""
+    def apply(
+        self, commands: Sequence[Command], *, sweep: int, partly: bool = False
+    ) -> Steps[Round, Applied]:
+        """See `StateStore.apply`; there is one server, which is reached or not."""
         done = yield from self._exchange(commands, sweep, None)
         return Applied(done.replies, done.enqueued, done.next_due_ms)
 

@@ -191,8 +191,12 @@ class Partitions:
 
     # -- commands --------------------------------------------------------------------------------
 
-    def apply(self, commands: Sequence[Command], *, sweep: int) -> Steps[Spread, Applied]:
+    def apply(
+        self, commands: Sequence[Command], *, sweep: int, partly: bool = False
+    ) -> Steps[Spread, Applied]:
         """See `StateStore.apply`."""
+        if partly:
+            return (yield from self._apply_partly(commands, sweep))
         replies: dict[int, Reply] = {}
         enqueued: list[Message] = []
         is_outdated = True
@@ -213,14 +217,44 @@ class Partitions:
                 looked = number in sweeps
                 self._traffic.answered(number, one.next_due_ms, self._clock(), looked=looked)
             is_outdated = yield from self._catch_up(failed)
-            # LIMIT: a node that is away stops the workers of a paired store, whatever else they have;
-            # to go on they would have to be answered by AWAY, and to keep what that was for.
             _raise_first(failed)
         return Applied(
             [replies[at] for at in range(len(commands))],
             enqueued,
             self._traffic.next_due_ms(self._clock()),
         )
+
+    def _apply_partly(self, commands: Sequence[Command], sweep: int) -> Steps[Spread, Applied]:
+        routed = yield from self._route(commands, {})
+        began = self._clock()
+        sweeps = self._traffic.sweeps(sweep, routed, began) if sweep else {}
+        asked = self._traffic.to_ask({**routed, **sweeps}, began)
+        done, failed = yield from self._ask(
+            {
+                number: self._parts[number].apply(
+                    _commands(routed.get(number, ())), sweep=sweeps.get(number, 0)
+                )
+                for number in asked
+            },
+            self._traffic.patience(asked),
+        )
+        now = self._clock()
+        for number, error in failed.items():
+            if isinstance(error, UnavailableError):
+                self._traffic.failed(number, error, None, now, now - began)
+            elif not isinstance(error, OtherFormatError):
+                raise error
+        replies: dict[int, Reply] = dict.fromkeys(range(len(commands)), Answer.AWAY)
+        enqueued: list[Message] = []
+        for number, one in done.items():
+            replies |= _answered(routed.get(number, ()), one.replies)
+            enqueued += one.enqueued
+            looked = number in sweeps
+            self._traffic.answered(number, one.next_due_ms, now, looked=looked)
+        yield from self._catch_up(failed)
+        problem = self._traffic.problem(now)
+        answered = [replies[at] for at in range(len(commands))]
+        return Applied(answered, enqueued, self._traffic.next_due_ms(now), problem)
 
     def _catch_up(self, failed: dict[int, Exception]) -> Steps[Spread, bool]:
         """Learn the layout again if somebody else has changed it; those who say so are taken out."""

@@ -51,9 +51,12 @@ class RedisStateStore:
         """See `StateStore.close`."""
         await self._client.close()
 
-    async def apply(self, commands: Sequence[Command], *, sweep: int = 0) -> Applied:
+    async def apply(
+        self, commands: Sequence[Command], *, sweep: int = 0, partly: bool = False
+    ) -> Applied:
         """See `StateStore.apply`."""
-        return await self._client.run(self.operations.apply(commands, sweep=sweep))
+        steps = self.operations.apply(commands, sweep=sweep, partly=partly)
+        return await self._client.run(steps)
 
     async def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `StateStore.read`."""

@@ -95,20 +95,27 @@ class Traffic:
         sent: dict[int, Sent] = {}
         with self._lock:
             shares = self._shares(take, routed, now)
-            here = [n for n in {**routed, **shares} if self._parts[n].away_until <= now]
-            if any(
-                self._parts[number].is_silent for number in here
-            ):  # all at once: of one node, say
-                silent = [number for number, part in enumerate(self._parts) if part.is_silent]
-                here = [*dict.fromkeys([*here, *silent])]
-            for number in here:
-                part = self._parts[number]
+            for number in self._admitted({**routed, **shares}, now):
                 taking = replace(take, limit=shares.get(number, 0))
-                lost = _lost_by(worker_of(take.claim_id), part)
+                lost = _lost_by(worker_of(take.claim_id), self._parts[number])
                 sent[number] = lost or ([*routed.get(number, ())], taking)
-                if part.is_silent:  # until it is known what came of this, others do not wait for it
-                    part.away_until = now + 2 * _LONG_PATIENCE_MS
         return sent
+
+    def to_ask(self, numbers: Iterable[int], now: int) -> list[int]:
+        """Return which partitions to ask, of these that there are reasons for."""
+        with self._lock:
+            return self._admitted(numbers, now)
+
+    def _admitted(self, numbers: Iterable[int], now: int) -> list[int]:
+        here = [number for number in numbers if self._parts[number].away_until <= now]
+        if any(self._parts[number].is_silent for number in here):  # all at once: of one node, say
+            silent = [number for number, part in enumerate(self._parts) if part.is_silent]
+            here = [*dict.fromkeys([*here, *silent])]
+            for (
+                number
+            ) in silent:  # until it is known what came of this, others do not wait for them
+                self._parts[number].away_until = now + 2 * _LONG_PATIENCE_MS
+        return here
 
     def patience(self, numbers: Iterable[int] = ()) -> float:
         """Return how long to wait for those partitions at the most, in seconds."""
@@ -201,16 +208,21 @@ class Traffic:
         return any(part.is_warm and part.away_until <= now for part in self._parts)
 
     def failed(
-        self, number: int, error: UnavailableError, sent: Sent, now: int, took: int = 0
+        self, number: int, error: UnavailableError, sent: Sent | None, now: int, took: int = 0
     ) -> None:
-        """Take note that an exchange did not work, and how long that took."""
+        """Take note that an exchange did not work, and how long that took.
+
+        *sent* is what to make again; None where nothing was to be taken, so that it is enough if
+        those who have no answer ask again.
+        """
         part = self._parts[number]
         part.problem = error
         is_full = isinstance(error, StoreFullError)  # and has done nothing
         part.away_until = now + (_PAUSE_FULL_MS if is_full else max(_PAUSE_MS, 2 * took))
         if not is_full:
             part.is_silent = True
-            self.unheard(number, sent)
+            if sent is not None:
+                self.unheard(number, sent)
 
     def unheard(self, number: int, sent: Sent) -> None:
         """Take note of an exchange that nobody has heard the reply of."""

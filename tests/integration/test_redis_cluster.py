@@ -52,7 +52,20 @@ def space() -> str:
 @pytest.fixture
 def url(cluster: RedisCluster, space: str) -> str:
     """The URL of a namespace of six partitions."""
-    return with_options(cluster.url, namespace=space, partitions=6)
+    return beside("", cluster, space)
+
+
+@pytest.fixture(params=["alone", "with streams"])
+def broker(request: pytest.FixtureRequest, redis_server: RedisServer) -> str:
+    """What carries messages: the URL of a broker beside the cluster, or "" for the cluster itself."""
+    return "" if request.param == "alone" else redis_server.url
+
+
+def beside(broker: str, cluster: RedisCluster, space: str) -> str:
+    """Return the URL of a namespace of six partitions."""
+    if not broker:
+        return with_options(cluster.url, namespace=space, partitions=6)
+    return paired(broker, with_options(cluster.url, partitions=6), namespace=space)
 
 
 def slot_of(run: Any, space: str) -> int:
@@ -106,18 +119,18 @@ def test_cluster_is_a_store(
     """RabbitMQ carries the messages."""
 
     async def main() -> None:
-        store = with_options(cluster.url, partitions=6)
-        both = paired(amqp_url, store, namespace=space)
-        async with flavour.client(both) as client, flavour.worker(client, work.service):
+        url = beside(amqp_url, cluster, space)
+        async with flavour.client(url) as client, flavour.worker(client, work.service):
             await done(await chains(client))
 
     asyncio.run(main())
 
 
 def test_node_that_hangs_holds_up_nobody_else(
-    flavour: Flavour, cluster: RedisCluster, url: str, space: str, work: Work
+    flavour: Flavour, cluster: RedisCluster, broker: str, space: str, work: Work
 ) -> None:
     """Its runs wait for it; the worker says so, and runs the others meanwhile."""
+    url = beside(broker, cluster, space)
 
     async def main() -> None:
         async with (
@@ -143,6 +156,38 @@ def test_node_that_hangs_holds_up_nobody_else(
             await done(there)
             assert work.held == [1] * 12
             await until(lambda one: not one.problem, flavour, worker)
+
+    asyncio.run(main())
+
+
+@pytest.mark.rabbit
+def test_messages_for_a_node_that_hangs_hold_up_no_others(
+    flavour: Flavour, amqp_url: str, cluster: RedisCluster, space: str, work: Work
+) -> None:
+    """Though RabbitMQ gives out only so many at a time; and they are not lost."""
+    url = beside(amqp_url, cluster, space)
+
+    async def main() -> None:
+        async with flavour.client(url) as client, flavour.client(url) as other:
+            runs = await chains(client, 300, 2)
+            nodes = [cluster.master_of(slot_of(run, space)) for run in runs]
+            silent = max(cluster.masters, key=nodes.count)
+            there = [run for run, node in zip(runs, nodes, strict=True) if node is silent]
+            here = [run for run, node in zip(runs, nodes, strict=True) if node is not silent]
+            assert len(there) > 64  # the prefetch
+            assert here
+            silent.pause()
+            try:
+                async with flavour.worker(other, work.service) as worker:
+                    async with asyncio.timeout(LIMIT):
+                        await done(here)
+                    assert "did not answer" in (await flavour.health(worker)).problem
+                    silent.resume()
+                    async with asyncio.timeout(LIMIT):  # and not of a minute
+                        await done(there)
+                    await until(lambda one: not one.problem, flavour, worker)
+            finally:
+                silent.resume()
 
     asyncio.run(main())
 
@@ -318,11 +363,11 @@ def test_encrypted(flavour: Flavour, redis_server: RedisServer, tmp_path: Path, 
         asyncio.run(main(node))
 
 
-def test_master_dies(flavour: Flavour, space: str, work: Work) -> None:
+def test_master_dies(flavour: Flavour, broker: str, space: str, work: Work) -> None:
     """Its replica takes its place: what that has goes on, and the other masters never wait."""
 
     async def main(cluster: RedisCluster) -> None:
-        url = with_options(cluster.url, namespace=space, partitions=6)
+        url = beside(broker, cluster, space)
         async with (
             flavour.client(url) as client,
             flavour.worker(client, work.service, lease=timedelta(minutes=1)) as worker,

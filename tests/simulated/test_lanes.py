@@ -41,7 +41,7 @@ def _empties_the_others_inbox(self: Inboxes, worker: str) -> Iterator[Inbox]:
     try:
         yield inbox
     finally:
-        if not (inbox.waiting or inbox.asked or inbox.unsent):
+        if inbox.is_empty:
             self.pop(worker, None)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pwf_core.commands import Claim, Granted, Message, Start
-from pwf_core.decisions import NewCall
-from pwf_core.errors import BrokerUnavailableError
+import pytest
+
+from pwf_core import inboxes
+from pwf_core.commands import Answer, Claim, Command, Commit, Granted, Message, Start
+from pwf_core.decisions import Decision, NewCall
+from pwf_core.errors import BrokerUnavailableError, StoreUnavailableError
 from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.paired import BlockingPaired
 from pwf_core.ports import Applied, Delivery, Take
@@ -47,7 +50,7 @@ class Interrupted(BlockingMemoryStateStore):
         super().__init__()
         self.between = list[object]()
 
-    def apply(self, commands: Sequence[object], *, sweep: int = 0) -> Applied:
+    def apply(self, commands: Sequence[object], *, sweep: int = 0, partly: bool = False) -> Applied:
         if self.between and any(isinstance(one, Claim) for one in commands):
             callback = self.between.pop()
             assert callable(callback)
@@ -157,3 +160,151 @@ def test_what_could_not_be_sent_goes_out_with_the_next_exchange() -> None:
 
     assert (sorted(names(found.grants)), found.problem) == ([1, 2], "")
     assert names(backend.exchange([], take("a", 4)).grants) == []
+
+
+class Parted(BlockingMemoryStateStore):
+    """A store on several servers, some of which are away.
+
+    Attributes:
+        away: The runs that those have.
+        is_deaf: Whether commands do not get there either; else it is the replies that are lost.
+        failures: Of each time that it is asked for calls, what goes wrong.
+    """
+
+    def __init__(self, *away: int) -> None:
+        super().__init__()
+        self.away = set(away)
+        self.is_deaf = True
+        self.failures = list[StoreUnavailableError | None]()
+
+    def apply(
+        self, commands: Sequence[Command], *, sweep: int = 0, partly: bool = False
+    ) -> Applied:
+        if self.failures and any(isinstance(one, Claim) for one in commands):
+            error = self.failures.pop(0)
+            if error is not None:
+                raise error
+        here = [int(one.run_id, 16) not in self.away for one in commands]
+        if all(here):
+            return super().apply(commands, sweep=sweep)
+        if not partly:
+            raise StoreUnavailableError("a node is away")
+        if not self.is_deaf:
+            super().apply([one for one, is_here in zip(commands, here, strict=True) if not is_here])
+        reached = [one for one, is_here in zip(commands, here, strict=True) if is_here]
+        applied = super().apply(reached, sweep=sweep)
+        answers = iter(applied.replies)
+        replies = [next(answers) if is_here else Answer.AWAY for is_here in here]
+        return Applied(replies, applied.enqueued, applied.next_due_ms, "a node is away")
+
+
+def parted(*numbers: int, away: Sequence[int]) -> tuple[BlockingPaired, Parted, Tap]:
+    """Return a backend with these runs, some of them at servers that are away now."""
+    broker, store = Tap(Queues()), Parted()
+    backend = BlockingPaired(broker, store)
+    backend.apply([start(number) for number in numbers])
+    store.away = {*away}
+    return backend, store, broker
+
+
+def commit(grant: Granted) -> Commit:
+    return Commit(grant.run_id, grant.call_id, grant.claim_id, Decision())
+
+
+@pytest.mark.parametrize("is_deaf", [True, False])
+def test_call_whose_server_is_away_waits_and_holds_up_no_other(is_deaf: bool) -> None:
+    """It is claimed as it was, so that nothing is lost if the claim had got there; the broker waits not."""
+    backend, store, broker = parted(1, 2, 3, away=[2])
+    store.is_deaf = is_deaf
+    first = backend.exchange([], take("a", 1))
+    assert (names(first.grants), first.problem, broker.acked) == ([1, 3], "a node is away", 3)
+    commits = [commit(grant) for grant in first.grants]
+    second = backend.exchange([*commits, start(4)], take("a", 2))
+    assert ([Answer.DONE] * 2, names(second.grants)) == (second.replies[:2], [4])
+    store.away.clear()
+    (grant,) = backend.exchange([], take("a", 3)).grants
+
+    assert (names([grant]), grant.claim_id, grant.attempt) == ([2], "a:1", 1)
+    assert backend.exchange([commit(grant)], take("a", 4)).replies == [Answer.DONE]
+    assert not backend._inboxes
+
+
+def test_commit_whose_server_is_away_is_not_answered() -> None:
+    """Made again, it is answered as if it came once more: the call is done with, or it is done now."""
+    backend, store, _ = parted(1, 2, away=[])
+    one, two = (commit(grant) for grant in backend.exchange([], take("a", 1)).grants)
+    store.away = {1}
+    store.is_deaf = False
+    assert backend.exchange([one, two], take("a", 2)).replies == [Answer.AWAY, Answer.DONE]
+    store.away.clear()
+
+    assert backend.exchange([one], take("a", 3)).replies == [Answer.ENDED]
+
+
+def test_calls_whose_server_is_away_take_no_room() -> None:
+    """Once it is back they come first, and no more of them than there is room for."""
+    backend, store, _ = parted(1, 2, 3, 4, 5, 6, away=[1, 2, 3])
+    taken = [names(backend.exchange([], take("a", number, limit=2)).grants) for number in range(4)]
+    assert taken == [[], [4], [5, 6], []]
+    store.away.clear()
+    backend.apply([start(7), start(8)])
+    taken = [names(backend.exchange([], take("a", number, limit=2)).grants) for number in (4, 5, 6)]
+
+    assert [len(one) for one in taken] == [2, 2, 1]
+    assert sorted([*taken[0], *taken[1]]) == [1, 2, 3, 7]
+
+
+def test_whoever_has_no_room_asks_for_none() -> None:
+    backend, store, _ = parted(1, away=[1])
+    backend.exchange([], take("a", 1))
+    store.away.clear()
+
+    assert backend.exchange([], take("a", 2, limit=0)).grants == []
+    assert names(backend.exchange([], take("a", 3)).grants) == [1]
+
+
+def test_another_lane_asks_for_what_one_could_not_get() -> None:
+    """It may be long until that one has another exchange."""
+    backend, store, _ = parted(1, away=[1])
+    backend.exchange([], take("a.3", 1))
+    store.away.clear()
+    (grant,) = backend.exchange([], take("a.0", 2)).grants
+
+    assert (names([grant]), grant.claim_id) == ([1], "a.3:1")
+
+
+def test_no_more_calls_are_kept_than_a_worker_can_remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's timers send copies of the others."""
+    monkeypatch.setattr(inboxes, "_MOST_AWAY", 2)
+    backend, store, broker = parted(1, 2, 3, away=[1, 2, 3])
+    backend.exchange([], take("a", 1))
+    assert broker.acked == 3
+    store.away.clear()
+
+    assert names(backend.exchange([], take("a", 2)).grants) == [1, 2]
+
+
+def test_exchange_that_is_made_again_brings_what_had_been_away_again() -> None:
+    """What was granted in an exchange that failed then is granted to the next one, within the room."""
+    backend, store, broker = parted(1, 2, 3, 4, away=[1])
+    assert names(backend.exchange([], take("a", 1, limit=1)).grants) == []
+    assert names(backend.exchange([], take("a", 2, limit=1)).grants) == [2]
+    store.away.clear()
+    store.failures = [None, StoreUnavailableError("all are away")]
+    with pytest.raises(StoreUnavailableError):
+        backend.exchange([], take("a", 3, limit=2))
+    again = backend.exchange([], take("a", 3, limit=2))
+
+    assert (names(again.grants), broker.acked) == ([1, 3], 3)
+    assert names(backend.exchange([], take("a", 4)).grants) == [4]
+
+
+def test_client_is_told_that_a_server_is_away() -> None:
+    """It wants what it has asked for, or an error."""
+    backend, store, _ = parted(1, away=[1, 2])
+
+    with pytest.raises(StoreUnavailableError):
+        backend.apply([start(2)])
+    with pytest.raises(StoreUnavailableError):
+        backend.apply([start(3), start(2)])
+    assert store.read([start(2).run_id]) == [None]

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pwf_core.adapters import Durability, Url
-from pwf_core.commands import Commit
+from pwf_core.commands import Answer, Commit
 from pwf_core.decisions import Decision, NewCall
 from pwf_core.errors import (
     ConfigurationError,
@@ -14,7 +14,7 @@ from pwf_core.errors import (
     StoreUnavailableError,
 )
 from pwf_core.ids import ClaimId, RunId, home_of, place_in, placed
-from pwf_core.ports import Take
+from pwf_core.ports import Applied, Take
 from pwf_core.state import Rules
 from pwf_core.steps import drive
 
@@ -26,7 +26,7 @@ from pwf_redis.cluster_links import BlockingClusterLinks, _spread
 from pwf_redis.keys import MOST_PARTITIONS, Keys
 from pwf_redis.layout import Layout, OtherFormatError
 from pwf_redis.partitions import Partitions
-from pwf_redis.rounds import Spread, ask, together
+from pwf_redis.rounds import Round, Spread, ask, together
 from pwf_redis.scripts import ADVANCE
 from pwf_redis.traffic import Traffic
 
@@ -255,6 +255,146 @@ class TestPartitions:
             self.refuse(partitions, cluster, 2)
 
 
+class FakePart:
+    """Operations that ask a fake node in one round trip."""
+
+    def __init__(self, keys):
+        self.keys = keys
+        self.layout = None
+        self.now_ms = 0
+
+    def apply(self, commands, *, sweep):
+        (done,) = yield Round([("APPLY", *commands, sweep)])
+        return done
+
+
+class FakeNodes:
+    """A node for each of four partitions of a paired store.
+
+    Attributes:
+        trouble: What is wrong with which.
+        asked: How many timers each is to fire that was asked last.
+        patience: For how long these were waited for.
+    """
+
+    def __init__(self):
+        facts = Facts(where="here", durability=Durability.FSYNC)
+        self.partitions = Partitions("any", Rules(paired=True), facts, 4)
+        self.cluster = FakeCluster()
+        drive(self.partitions.open(), self.cluster)
+        self.partitions._parts = [FakePart(part.keys) for part in self.partitions._parts]
+        self.partitions.now_ms = 1000
+        self.slots = {part.keys.slot: n for n, part in enumerate(self.partitions._parts)}
+        self.trouble = {}
+        self.asked = {}
+        self.patience = None
+
+    def __call__(self, effect):
+        if not all(one[0] == "APPLY" for (one, *_) in effect.rounds.values()):
+            return self.cluster(effect)
+        self.patience = effect.patience
+        return {slot: self._apply(self.slots[slot], *one) for slot, (one,) in effect.rounds.items()}
+
+    def _apply(self, number, _, *commands_and_sweep):
+        *commands, self.asked[number] = commands_and_sweep
+        if number in self.trouble:
+            return self.trouble[number]
+        return [Applied([Answer.DONE] * len(commands), [f"copy {number}"], None)]
+
+    def apply(self, *places, sweep=0, partly=True):
+        """Return what becomes of commands for these partitions."""
+        self.asked.clear()
+        commands = [commit(place) for place in places]
+        return drive(self.partitions.apply(commands, sweep=sweep, partly=partly), self)
+
+
+class TestPairedStore:
+    @pytest.fixture
+    def nodes(self):
+        return FakeNodes()
+
+    def test_one_that_is_away_holds_up_no_other(self, nodes):
+        nodes.trouble[1] = AWAY
+        applied = nodes.apply(1, 2, 1, 3)
+
+        assert applied.replies == [Answer.AWAY, Answer.DONE, Answer.AWAY, Answer.DONE]
+        assert applied.enqueued == ["copy 2", "copy 3"]
+        assert applied.problem == "away"
+
+    def test_one_that_is_away_is_left_alone_for_a_while(self, nodes):
+        """Nor are its timers fired; then it is asked again, and waited for longer."""
+        nodes.trouble[1] = AWAY
+        nodes.apply(1, sweep=256)
+        nodes.trouble.clear()
+        again = nodes.apply(1, 2, sweep=256)
+
+        assert (again.replies, again.problem) == ([Answer.AWAY, Answer.DONE], "away")
+        assert (nodes.patience, 1 in nodes.asked) == (1, False)
+        nodes.partitions.now_ms = 2000
+        assert nodes.apply(1).replies == [Answer.DONE]
+        assert nodes.patience == 2
+        assert nodes.apply(1).problem == ""
+        assert nodes.patience == 1
+
+    def test_one_that_is_full_is_left_alone_for_a_moment(self, nodes):
+        nodes.trouble[1] = FULL
+        assert nodes.apply(1, 2).replies == [Answer.AWAY, Answer.DONE]
+        nodes.trouble.clear()
+        nodes.partitions.now_ms = 1100
+
+        assert nodes.apply(1, 2).replies == [Answer.DONE] * 2
+
+    def test_sweeps_are_shared_out_among_those_that_are_there(self, nodes):
+        nodes.trouble[1] = AWAY
+        nodes.apply(1)
+        nodes.partitions.now_ms = 1999
+        nodes.apply(sweep=256)
+
+        assert sorted(nodes.asked) == [0, 2, 3]
+        assert sum(nodes.asked.values()) == 256
+
+    def test_when_all_are_away_somebody_has_to_wait(self, nodes):
+        nodes.trouble = dict.fromkeys(range(4), AWAY)
+
+        with pytest.raises(StoreUnavailableError):
+            nodes.apply(0, 1, 2, 3)
+        with pytest.raises(StoreUnavailableError):
+            nodes.apply(0)
+        assert nodes.asked == {}
+
+    def test_client_wants_all_or_an_error(self, nodes):
+        """Whatever workers have found out: it may be asking for nothing else."""
+        nodes.trouble[1] = AWAY
+        nodes.apply(1)
+        with pytest.raises(StoreUnavailableError):
+            nodes.apply(1, 2, partly=False)
+        nodes.trouble[2] = FULL
+        with pytest.raises(StoreFullError):
+            nodes.apply(2, partly=False)
+        nodes.trouble.clear()
+
+        assert nodes.apply(1, 2, partly=False).replies == [Answer.DONE] * 2
+        assert nodes.patience is None
+
+    def test_one_of_another_layout_is_asked_again(self, nodes):
+        """Once that is known: nothing was done, and nothing is wrong."""
+        text = b"1 paired 4>8"  # said by the first, and not by the others yet
+        nodes.cluster.formats[Keys("any", 0).slot] = text
+        nodes.trouble[0] = OtherFormatError("other", text.decode())
+        applied = nodes.apply(0, 2)
+
+        assert (applied.replies, applied.problem) == ([Answer.AWAY, Answer.DONE], "")
+        assert nodes.partitions.layout.sizes == (4, 8)
+        nodes.trouble.clear()
+        assert nodes.apply(0).replies == [Answer.DONE]
+
+    def test_what_is_no_trouble_of_a_node_is_raised(self, nodes):
+        nodes.trouble[1] = ConfigurationError("may not")
+
+        with pytest.raises(ConfigurationError):
+            nodes.apply(1, 2)
+
+
 class TestNodes:
     def test_one_in_trouble_is_asked_last(self):
         """Cut off from the others, it would tell of old times for ever."""
@@ -446,6 +586,14 @@ class TestTraffic:
         assert other[1] != lost
         traffic.answered(1, None, 2002)
         assert traffic.to_send({1: []}, take(2), 2002)[1] == lost
+
+    def test_of_commands_alone_nothing_is_made_again(self, traffic):
+        """Whoever has no answer asks again."""
+        traffic.to_send({1: [commit(1)]}, take(1), 1001)
+        traffic.failed(1, AWAY, None, 1002)
+        assert traffic.to_ask([1, 2], 1002) == [2]
+
+        assert traffic.to_send({1: []}, take(2), 2002)[1][0] == []
 
     def test_one_that_is_full_has_done_nothing(self, traffic):
         (sent,) = traffic.to_send({1: [commit(1)]}, take(), 1001).values()

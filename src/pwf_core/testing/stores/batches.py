@@ -41,6 +41,19 @@ async def test_batch_of_nothing_is_fine(harness: Harness[StateStore]) -> None:
 
 
 @behaviour()
+async def test_store_that_is_reached_has_no_problem(harness: Harness[StateStore]) -> None:
+    """Those who would go on without some of its servers have all that there is."""
+    store = await harness.connect()
+    starts = [start() for _ in range(20)]
+    applied = await store.apply(starts, sweep=1, partly=True)
+
+    assert [Started(one.run_id, created=True) for one in starts] == applied.replies
+    assert {one.run_id for one in starts} == {copy.run_id for copy in applied.enqueued}
+    assert applied.problem == ""
+    assert applied.next_due_ms is not None
+
+
+@behaviour()
 async def test_items_see_what_earlier_ones_wrote(harness: Harness[StateStore]) -> None:
     """A whole life fits into one batch: start, claim, commit, and the run is finished."""
     store = await harness.connect()
