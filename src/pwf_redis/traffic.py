@@ -111,9 +111,7 @@ class Traffic:
         if any(self._parts[number].is_silent for number in here):  # all at once: of one node, say
             silent = [number for number, part in enumerate(self._parts) if part.is_silent]
             here = [*dict.fromkeys([*here, *silent])]
-            for (
-                number
-            ) in silent:  # until it is known what came of this, others do not wait for them
+            for number in silent:  # until it is known what came of this, nobody else waits for them
                 self._parts[number].away_until = now + 2 * _LONG_PATIENCE_MS
         return here
 

@@ -525,6 +525,14 @@ class TestOutlet:
         (said,) = caplog.messages
         assert "is not confirmed: refused" in said
 
+    async def refuse_first_of_two(self, wire):
+        """Have the first of two messages on a channel refused, and sent again on another channel."""
+        await eventually(lambda: wire.publishing and len(wire.publishing[0].sent) == 2)
+        first = wire.publishing[0]
+        first.sent[0].set_result(Sent.REFUSED)
+        await eventually(lambda: len(wire.publishing) == 2 and wire.publishing[1].sent)
+        return wire.publishing
+
     @pytest.mark.parametrize("last", [Sent.CONFIRMED, Sent.REFUSED])
     def test_a_refused_channel_is_closed_once_all_on_it_are_answered(self, last):
         """What others have in flight there is not lost."""
@@ -532,11 +540,7 @@ class TestOutlet:
         async def check(outlet, wire):
             refused = asyncio.create_task(outlet.publish([message("a")]))
             other = asyncio.create_task(outlet.publish([message("b")]))
-            await eventually(lambda: wire.publishing and len(wire.publishing[0].sent) == 2)
-            first = wire.publishing[0]
-            first.sent[0].set_result(Sent.REFUSED)
-            await eventually(lambda: len(wire.publishing) == 2 and wire.publishing[1].sent)
-            second = wire.publishing[1]
+            first, second = await self.refuse_first_of_two(wire)
             second.sent[0].set_result(Sent.CONFIRMED)
             assert await refused == [True]
             assert first.is_open
@@ -557,16 +561,13 @@ class TestOutlet:
         async def check(outlet, wire):
             refused = asyncio.create_task(outlet.publish([message("a")]))
             cancelled = asyncio.create_task(outlet.publish([message("b")]))
-            await eventually(lambda: wire.publishing and len(wire.publishing[0].sent) == 2)
-            first = wire.publishing[0]
-            first.sent[0].set_result(Sent.REFUSED)
-            await eventually(lambda: len(wire.publishing) == 2 and wire.publishing[1].sent)
+            first, second = await self.refuse_first_of_two(wire)
             cancelled.cancel()
             await asyncio.wait([cancelled])
-            wire.publishing[1].sent[0].set_result(Sent.CONFIRMED)
+            second.sent[0].set_result(Sent.CONFIRMED)
             assert await refused == [True]
             assert not first.is_open
-            assert wire.publishing[1].is_open
+            assert second.is_open
 
         self.on(check)
 

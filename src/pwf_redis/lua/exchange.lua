@@ -157,7 +157,7 @@ local function take_calls(grants, granted)
       if type(reply) == 'table' then
         count = count + 1
         granted[2 * count - 1], granted[2 * count] = run_id, call_id
-        if grants[10 * count - 3] >= SUSPECT_LOST then suspects = false end
+        if grants[10 * count - 3] >= SUSPECT_LOST then suspects = false end  -- how often it was lost
         turn = turn + 1
       end
     else
