@@ -226,7 +226,7 @@ class Client:
                 key, nobody knows whether the run was started. With one, start it again.
         """
         start = requests.make_start(first, key, partitions=self.port.capabilities.partitions)
-        return self.run(requests.read_started(start, await self._combiner.ask(start)))
+        return Run(requests.read_started(start, await self._combiner.ask(start)), self.port)
 
     async def start_many(
         self,
@@ -247,7 +247,7 @@ class Client:
         starts = requests.make_starts(firsts, keys, partitions=self.port.capabilities.partitions)
         replies = await self._apply(starts)
         return [
-            self.run(requests.read_started(start, reply))
+            Run(requests.read_started(start, reply), self.port)
             for start, reply in zip(starts, replies, strict=True)
         ]
 

@@ -313,6 +313,10 @@ class Backend(Protocol):
     async def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged:
         """Apply *commands*, move on what is due, and take calls to run: a worker's round trip.
 
+        Args:
+            commands: Any but those that start runs, which no worker does.
+            take: What there is room for.
+
         Raises:
             UnavailableError: For the whole exchange; send it again with the same claim id.
         """

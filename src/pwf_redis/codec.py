@@ -58,7 +58,7 @@ ANSWERS = (
     Answer.DEFERRED,
     Answer.REFUSED,
 )
-_TIMED, _PARKED = 4, 5  # phases, as lua/runs.lua numbers them
+_TIMED, _PARKED = 4, 5  # phases, as lua/request.lua numbers them
 # A commit that makes one call at the most, and brings no more than this, frees about what it takes.
 _SMALL = 4096
 

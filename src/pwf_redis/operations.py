@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
 import attrs
+from msgspec.structs import replace
 
-from pwf_core.commands import Answer, Command, Drop, Renew, Reply, Start
+from pwf_core.commands import Answer, Command, Drop, Message, Renew, Reply, Start
 from pwf_core.errors import PwfError, StoreFullError
 from pwf_core.ids import CallId, RunId
 from pwf_core.paired import PURGED, SWEEP
@@ -104,10 +106,33 @@ class Operations:
         sweep: int,
         take: Take | None,
     ) -> Steps[Round, Done]:
-        """Apply *commands*; those that cannot be judged are refused, one by one."""
+        """Apply *commands*, in order; runs are begun by a script of their own."""
+        if take is not None or Start not in {type(command) for command in commands}:
+            return (yield from self._judge(EXCHANGE, commands, sweep, take))
+        parts = [list(part) for _, part in groupby(commands, _begins_a_run)]
+        if sweep and _begins_a_run(parts[0][0]):  # timers come first
+            parts.insert(0, [])
+        replies: list[Reply] = []
+        enqueued: list[Message] = []
+        for part in parts:
+            script = START if part and _begins_a_run(part[0]) else EXCHANGE
+            done = yield from self._judge(script, part, sweep if part is parts[0] else 0, None)
+            replies += done.replies
+            enqueued += done.enqueued
+        return replace(done, replies=replies, enqueued=enqueued)
+
+    def _judge(
+        self,
+        script: Script,
+        commands: Sequence[Command],
+        sweep: int,
+        take: Take | None,
+    ) -> Steps[Round, Done]:
+        """Run a script; what it cannot judge is refused or set aside, one by one."""
         positions = list(range(len(commands)))  # of those that are left
         for _ in range(_BAD):
-            done = yield from self._send([commands[n] for n in positions], sweep, take)
+            left = [commands[n] for n in positions]
+            done = yield from self._send(script, left, sweep, take)
             if isinstance(done, Done):
                 if len(positions) < len(commands):
                     answered = dict(zip(positions, done.replies, strict=True))
@@ -125,12 +150,11 @@ class Operations:
 
     def _send(
         self,
+        script: Script,
         commands: Sequence[Command],
         sweep: int,
         take: Take | None,
     ) -> Steps[Round, Done | Refused]:
-        starts = take is None and not sweep and all(isinstance(one, Start) for one in commands)
-        script = START if starts else EXCHANGE
         try:
             return (yield from self._run(script, commands, sweep, take))
         except StoreFullError:
@@ -317,6 +341,10 @@ class Operations:
             replies: list[Reply] = done.replies
             count += replies.count(Answer.DONE)
         return count
+
+
+def _begins_a_run(command: Command) -> bool:
+    return type(command) is Start
 
 
 def _messages(fields: Sequence[bytes]) -> list[bytes]:

@@ -1,6 +1,6 @@
 """What the scripts store, read by Python: for people who look at runs, and for tests.
 
-Records are msgpack values one after the other; `lua/runs.lua` names their positions. Those that a
+Records are msgpack values one after the other; `lua/request.lua` names their positions. Those that a
 later version of the same format appends are ignored.
 """
 

@@ -45,12 +45,10 @@ class Script:
     Attributes:
         parts: Names of the files that make it up, in order.
         flags: What the server may be told of it.
-        commands: The kinds that it is given, if not all; what only others need is left out.
     """
 
     parts: tuple[str, ...]
     flags: str = ""
-    commands: tuple[str, ...] = ()
 
     def text(self, *, flagged: bool) -> bytes:
         """Return the script's text, with its flags if the server knows them."""
@@ -64,8 +62,6 @@ class Script:
 @cache
 def _text(script: Script, *, flagged: bool) -> bytes:
     body = "\n".join(source(name) for name in script.parts)
-    if script.commands:
-        body = _prune(body, script.commands)
     body = _nest(_fold(body))
     if not flagged:
         return body.encode()
@@ -101,30 +97,6 @@ def _fold(text: str) -> str:
     return _WORDS.sub(lambda word: numbers.get(word[0], word[0]), text)
 
 
-# A function of a chapter, or one that `act` has for a kind of commands; and names of functions,
-# without those that belong to something: `table.remove`.
-_FUNCTION = re.compile(
-    r"^(?:local function (\w+)\(|(act\[\w+\]) = function).*?^end$", re.MULTILINE | re.DOTALL
-)
-_NAMES = re.compile(r"'[^'\n]*'|--[^\n]*|(?<!\w\.)\b([a-z]\w*)")
-
-
-def _prune(text: str, commands: tuple[str, ...]) -> str:
-    """Leave out what is not needed for *commands*; lines stay where they are.
-
-    Making a function takes as long as running a small one.
-    """
-    functions = {one[1] or one[2]: one[0] for one in _FUNCTION.finditer(text)}
-    needed: set[str] = set()
-    found = {f"act[{kind}]" for kind in commands} | set(_NAMES.findall(_FUNCTION.sub("", text)))
-    while new := found & functions.keys() - needed:
-        needed |= new
-        found = {name for one in new for name in _NAMES.findall(functions[one])}
-    return _FUNCTION.sub(
-        lambda one: one[0] if (one[1] or one[2]) in needed else "\n" * one[0].count("\n"), text
-    )
-
-
 _CHAPTER = re.compile(r"^(?=--== .* =+$)", re.MULTILINE)
 
 
@@ -140,11 +112,10 @@ def _nest(text: str) -> str:
     return nested + " end)()" * chapters + "\n"
 
 
-EXCHANGE = Script(("runs", "transition", "messages", "exchange"))
+START = Script(("request", "messages", "start"))
+EXCHANGE = Script(("request", "messages", "runs", "transition", "joins", "rare", "exchange"))
 # The same for commands that free at least what they take.
-DRAIN = Script(("runs", "transition", "messages", "exchange"), "allow-oom")
-# The same for starts alone, where nothing is taken.
-START = Script(("runs", "transition", "messages", "start"), commands=("START",))
+DRAIN = attrs.evolve(EXCHANGE, flags="allow-oom")
 READ = Script(("read",), "no-writes")
 ADVANCE = Script(("advance",))
 

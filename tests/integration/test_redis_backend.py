@@ -73,6 +73,14 @@ def commit(grant, decision=None):
     return Commit(grant.run_id, grant.call_id, grant.claim_id, decision or Decision())
 
 
+def with_calls(backend, count):
+    """Return a call that is taken, and as many that may follow from it."""
+    backend.apply(runs_of(1))
+    (granted,) = backend.exchange([], take(1, claim="first:1")).grants
+    ids = (derive_call_id(granted.run_id, granted.call_id, "a.task", n) for n in range(count))
+    return granted, tuple(NewCall(call_id, "a.task", BODY) for call_id in ids)
+
+
 @contextmanager
 def backend_on(url, settings=None):
     backend = adapter.blocking_backend(Url.parse(url), settings or fresh())
@@ -208,20 +216,22 @@ class TestStreams:
         assert again.call_id == taken[7].call_id
 
     def test_work_that_is_taken_at_once_never_enters_one(self, backend, server, keys):
-        starts = runs_of(5)
-        exchanged = backend.exchange(starts, take(5))
+        granted, calls = with_calls(backend, 5)
+        before = server.xinfo_stream(keys.queue("a"))["last-generated-id"]
+        exchanged = backend.exchange([commit(granted, Decision(calls=calls))], take(5))
 
-        assert [grant.run_id for grant in exchanged.grants] == [one.run_id for one in starts]
-        assert not server.exists(keys.queue("a"))
+        assert [grant.call_id for grant in exchanged.grants] == [one.call_id for one in calls]
+        assert server.xinfo_stream(keys.queue("a"))["last-generated-id"] == before
 
     def test_what_waits_goes_first(self, backend):
-        old, new = runs_of(3), runs_of(3)
+        granted, new = with_calls(backend, 3)
+        old = runs_of(3)
         backend.apply(old)
-        first = backend.exchange(new, take(4))
+        first = backend.exchange([commit(granted, Decision(calls=new))], take(4))
         second = backend.exchange([], take(4, claim="w:2"))
 
-        order = [grant.run_id for grant in first.grants + second.grants]
-        assert order == [one.run_id for one in old + new]
+        order = [grant.call_id for grant in first.grants + second.grants]
+        assert order == [one.call.call_id for one in old] + [one.call_id for one in new]
 
     def test_no_service_starves(self, backend):
         backend.apply(runs_of(50, service="a") + runs_of(2, service="b"))
@@ -361,9 +371,9 @@ class TestScripts:
 
 class TestRepeats:
     def test_the_same_exchange_gives_the_same_and_counts_once(self, backend):
-        backend.apply(runs_of(2))
+        backend.apply(runs_of(3))
         grants = backend.exchange([], take(1)).grants
-        ask = ([commit(grants[0]), run_of()], take(64, claim="w:2"))
+        ask = ([commit(grants[0])], take(64, claim="w:2"))
         first, again = backend.exchange(*ask), backend.exchange(*ask)
 
         assert again.replies == first.replies
@@ -371,7 +381,8 @@ class TestRepeats:
         assert len(first.grants) == 2
 
     def test_what_is_kept_of_a_worker_expires(self, backend, server, keys):
-        backend.exchange([run_of()], take())
+        backend.apply([run_of()])
+        backend.exchange([], take())
 
         assert 0 < server.pttl(f"{keys.prefix}take:w") <= 60_000
 

@@ -1,6 +1,6 @@
 -- advance.lua: let a partition say that it has the next layout. One atomic step; safe to repeat.
 --
--- KEYS[1]   see runs.lua; its prefix names the key `format`
+-- KEYS[1]   see request.lua; its prefix names the key `format`
 -- ARGV[1]   what that is to say
 -- ARGV[n]   what it may have said before; anything else stays, for it is later or somebody else's
 

@@ -1,7 +1,7 @@
 -- exchange.lua: move on what is due, apply commands, and (fused) take calls to run. One atomic step.
 --
--- KEYS[1]   see runs.lua
--- ARGV[1]   the request of runs.lua, and after its commands
+-- KEYS[1]   see request.lua
+-- ARGV[1]   see request.lua, and after its commands
 --             sweep          how many due timers to fire at the most
 --             session        "" to take nothing; else who takes,
 --             claim id
@@ -22,7 +22,7 @@
 --             "message" (name: { service, entry id, what it says }). Send it again without that.
 --      or:  { 2, format }: nothing was done, because the namespace is used in another format
 --
--- Keys beside those of runs.lua and messages.lua:
+-- Keys beside those of request.lua and messages.lua:
 --   take:<session>    what the last exchange of a worker came to, should its reply get lost
 --   undecodable       list of what strangers put into a queue, the latest first
 --

@@ -1,6 +1,6 @@
 -- messages.lua: what the others are to hear of a step: copies of calls, tokens, and when to look again.
 --
--- Comes after transition.lua, and before the entry point. Keys beside those of runs.lua:
+-- Keys beside those of request.lua:
 --   queue:<service>   stream of entries of one to MESSAGES messages, a field m for each:
 --                     <run id>:<call id>:<generation>; other fields, of a later version, are ignored
 --   wake:<service>    list of at most one token: somebody who waits for work is to look
@@ -10,22 +10,46 @@ local MESSAGES = 8
 
 --== messages ======================================================================================
 
--- A later version says first that it is going to write what we cannot read. From then on we write
--- nothing at all, however long this worker has been here.
-local function other_format()
-  local found = redis.call('GET', prefix .. 'format')
-  return found and found ~= format and found
-end
-
-local function problem_of(problem)
-  return type(problem) == 'table' and problem.err or tostring(problem)
-end
-
 local function queue_key(service)
   return prefix .. 'queue:' .. service
 end
 
-local waking = {}  -- services in which somebody is to look
+local queued = {}    -- service -> its new messages: run id, call id, generation, address, and so on
+local services = {}  -- the services in `queued`, in order
+local waking = {}    -- services in which somebody is to look
+local awaited        -- due time and service of the earliest delayed call set here
+
+local service_names = {}
+
+local function service_of(address)
+  local service = service_names[address]
+  if not service then
+    service = string.match(address, '^[^.]*')
+    service_names[address] = service
+  end
+  return service
+end
+
+local function send(run_id, call_id, generation, address)
+  local service = service_of(address)
+  local queue = queued[service]
+  if not queue then
+    queue = { taken = 0, size = 0 }
+    queued[service] = queue
+    services[#services + 1] = service
+  end
+  local size = queue.size
+  queue[size + 1], queue[size + 2] = run_id, call_id
+  queue[size + 3], queue[size + 4] = generation, address
+  queue.size = size + 4
+end
+
+-- Note the earliest due time that was set here: somebody may have to wake for it.
+local function await(due, address)
+  if not awaited or due < awaited.due then
+    awaited = { due = due, service = service_of(address) }
+  end
+end
 
 -- { run id, call id, generation, address } of each copy that somebody is to publish.
 local function copies()

@@ -1,6 +1,6 @@
 -- read.lua: how runs stand, each as of one moment.
 --
--- KEYS[1]   pwf:{namespace:partition}:due; see runs.lua
+-- KEYS[1]   pwf:{namespace:partition}:due; see request.lua
 -- ARGV[1]   at how many fields a run is too big to be listed whole
 -- ARGV[n]   run ids
 --

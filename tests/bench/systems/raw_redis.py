@@ -24,7 +24,7 @@ from pwf_core.ports import Take
 from pwf_core.state import Rules
 from pwf_redis.codec import encode_request
 from pwf_redis.keys import Keys
-from pwf_redis.scripts import EXCHANGE
+from pwf_redis.scripts import EXCHANGE, START, Script
 
 PIPELINE, BATCH, STEPS, LANES = 64, 64, 20, 16
 MESSAGE: dict[Any, Any] = {"m": b"x" * 64}
@@ -59,15 +59,15 @@ class System:
         return count / (time.perf_counter() - began)
 
     async def _commits(self, lanes: int) -> float:
-        script = EXCHANGE.text(flagged=True)
-        sha = await self._server.script_load(script)
+        for script in (START, EXCHANGE):
+            await self._server.script_load(script.text(flagged=True))
         requests = [request for _ in range(lanes) for request in lane()]
         key = Keys(NAMESPACE).due
         began = time.perf_counter()
         for batch in batches(requests, 8):
             pipe = self._server.pipeline(transaction=False)
-            for request in batch:
-                pipe.execute_command("EVALSHA", sha, 1, key, *request)
+            for script, request in batch:
+                pipe.execute_command("EVALSHA", script.sha(flagged=True), 1, key, *request)
             for reply in await pipe.execute():
                 if reply[0] != 0:
                     raise RuntimeError(f"the script answered {reply}")
@@ -77,18 +77,19 @@ class System:
         return lanes * BATCH * STEPS / seconds
 
 
-def lane() -> Iterator[list[bytes]]:
-    """Yield the requests of a worker that runs 64 chains of 20 steps."""
+def lane() -> Iterator[tuple[Script, list[bytes]]]:
+    """Yield the requests of a client that starts 64 chains of 20 steps, and of their worker."""
     session = new_session()
 
-    def request(commands: list[Command], number: int) -> list[bytes]:
+    def exchange(commands: list[Command], number: int) -> tuple[Script, list[bytes]]:
         take = Take((ADDRESS.partition(".")[0],), BATCH, ClaimId(f"{session}:{number}"), 5000)
-        return encode_request(commands, Rules(), "1 fused", sweep=64, take=take)
+        return EXCHANGE, encode_request(commands, Rules(), "1 fused", sweep=64, take=take)
 
     body = publish(ADDRESS, "m1", 17, 20, 0, 0)
     starts = make_starts([body] * BATCH, None)
     calls = [(start.run_id, start.call.call_id) for start in starts]
-    yield request(list(starts), 1)
+    yield START, encode_request(starts, Rules(), "1 fused", sweep=0)
+    yield exchange([], 1)
     for number in range(1, STEPS + 1):
         followers = [body] if number < STEPS else []
         decisions = [decide(call_id, ADDRESS, followers) for _, call_id in calls]
@@ -97,7 +98,7 @@ def lane() -> Iterator[list[bytes]]:
             Commit(run_id, call_id, claim, decision)
             for (run_id, call_id), decision in zip(calls, decisions, strict=True)
         ]
-        yield request(list(commits), number + 1)
+        yield exchange(list(commits), number + 1)
         if followers:
             calls = [
                 (run_id, decision.calls[0].call_id)
