@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 from msgspec.structs import replace
 
-from pwf_core.commands import Answer, Command, Drop, Message, Renew, Reply, Start
+from pwf_core.commands import Answer, Command, Drop, Renew, Reply, Start
 from pwf_core.errors import PwfError, StoreFullError
 from pwf_core.ids import CallId, RunId
 from pwf_core.paired import PURGED, SWEEP
@@ -112,14 +112,13 @@ class Operations:
         parts = [list(part) for _, part in groupby(commands, _begins_a_run)]
         if sweep and _begins_a_run(parts[0][0]):  # timers come first
             parts.insert(0, [])
-        replies: list[Reply] = []
-        enqueued: list[Message] = []
+        done = Done([], [], [], None, 0)
         for part in parts:
             script = START if part and _begins_a_run(part[0]) else EXCHANGE
-            done = yield from self._judge(script, part, sweep if part is parts[0] else 0, None)
-            replies += done.replies
-            enqueued += done.enqueued
-        return replace(done, replies=replies, enqueued=enqueued)
+            one = yield from self._judge(script, part, sweep if part is parts[0] else 0, None)
+            replies, enqueued = done.replies + one.replies, done.enqueued + one.enqueued
+            done = replace(one, replies=replies, enqueued=enqueued)
+        return done
 
     def _judge(
         self,
