@@ -107,13 +107,13 @@ def _on_rabbit(name: str, title: str, options: str = "", **how: Any) -> System:
 
 SYSTEMS = (
     _pwf("pwf-memory", "pwf, memory", (), "memory://", workloads=_SPEEDS + " W6 W8", workers=0),
-    _pwf("pwf-redis", "pwf, Redis", _ON_REDIS, _FUSED),
+    _pwf("pwf-redis", "pwf, Redis", _ON_REDIS, _FUSED, workloads=_SPEEDS + " W6 W7 W9"),
     _pwf(
         "pwf-redis-2",
         "pwf, Redis, 2 processes",
         _ON_REDIS,
         _FUSED,
-        workloads="W1 W2 W3 W6",
+        workloads="W1 W2 W3 W6 W9",
         workers=2,
     ),
     _pwf(

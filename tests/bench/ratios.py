@@ -76,6 +76,7 @@ def _speeds(results: Results) -> Iterator[Ratio]:
         for figure, target in (("W1", 0.8), ("W3", 1.0)):
             yield _over(results, system, raw, figure, target, other="relay quorum")
     yield _over(results, "pwf-redis-2", "pwf-redis", "W2", 1.3)
+    yield _over(results, "pwf-redis-2", "pwf-redis", "W9", 1.3)
     yield _over(results, "pwf-redis", "pwf-redis", "W6", 0.8, other="W3")
 
 

@@ -109,8 +109,8 @@ _INTRODUCTION = """\
 pwf beside its peers and beside what its servers can do at all, measured in one run on one machine by
 `nox -s bench`, which also wrote this page (`-- --write-docs`). Absolute figures say little on another
 machine; ratios hold better, so they come first. Every figure is the median of {repetitions}, taken in
-turns, so that a drift of the machine hits all alike. Handlers do nothing: what is measured is the cost
-of getting from one to the next.
+turns, so that a drift of the machine hits all alike. Handlers do nothing (but in W9): what is measured
+is the cost of getting from one to the next.
 
 ![Tasks per second, by system and workload](benchmarks.svg)
 
@@ -127,7 +127,8 @@ _METHOD = """\
   by SIGKILL when half of the steps have run and started again at once; which share has ended a minute
   later, and how many ended twice. Recovery time-outs are turned down to 5 s where a system has them.
   W8, on memory alone: 1,000 users register as in `examples/registration.py`, a fork over two services
-  and a join of three events each; by the client's clock, until it has all results.
+  and a join of three events each; by the client's clock, until it has all results. W9, with one worker
+  process and with two: fifty of W2 whose twenty take 0.5 ms of a core each, as real handlers do.
 - **Processes.** One worker process and one client process per system, unless the row says two. The
   servers are private, on loopback, and share the machine's {cores} cores with them.
 - **Time** is taken by the handlers themselves, by the one monotonic clock of the machine; every run's

@@ -18,6 +18,7 @@ __all__ = ["FIGURES", "WORKLOADS", "Figure", "Scale", "Workload", "WrongError"]
 STEPS, WIDTH = 20, 20
 _FINISHING = 60.0  # seconds that W7 gives after the restart
 _WORK_MS = 5  # of each handler in W7, so that many are under way when their worker dies
+_BUSY_US = 500  # of a core, for each of the twenty in W9
 _PAUSE = 0.01  # seconds between two runs of W4: the system is to be idle
 
 
@@ -64,7 +65,7 @@ class Workload:
     """One way to use a system.
 
     Attributes:
-        name: W1 to W8, or "raw" for what has figures of its own.
+        name: W1 to W9, or "raw" for what has figures of its own.
         figures: What comes of it.
         measure: Does it; returns a value per figure.
         is_alone: Whether it needs a session of its own, with recovery time-outs turned down.
@@ -96,6 +97,12 @@ def _wide(session: Session, scale: Scale) -> dict[str, float]:
 
 def _widest(session: Session, scale: Scale) -> dict[str, float]:
     return {"W6": _fork_rate(session, scale, 1, scale.of(100_000))}
+
+
+def _busy(session: Session, scale: Scale) -> dict[str, float]:
+    runs, value = scale.of(50), sum(range(WIDTH))
+    calls, shape = runs * (WIDTH + 2), {"width": WIDTH, "busy_us": _BUSY_US}
+    return {"W9": _rate(session, scale, "busy_forks", runs, calls, value=value, **shape)}
 
 
 def _fork_rate(session: Session, scale: Scale, runs: int, width: int) -> float:
@@ -223,6 +230,12 @@ WORKLOADS = (
     Workload("W2", (Figure("W2", "200 of 1, then 20 at once, then their join", _TASKS),), _forks),
     Workload("W3", (Figure("W3", "one fan-out of 5,000 and its join", _TASKS),), _wide),
     Workload("W6", (Figure("W6", "one gather of 100,000", _TASKS),), _widest),
+    Workload(
+        "W9",
+        (Figure("W9", "50 of W2 whose twenty take 0.5 ms of a core each", _TASKS),),
+        _busy,
+        is_common=False,
+    ),
     Workload(
         "W4",
         (

@@ -44,11 +44,11 @@ def on(system: str, *servers: str) -> object:
 )
 def test_speeds(system: str, servers: list[str], request: pytest.FixtureRequest) -> None:
     """Every workload gives a figure, which it does only after its values have been found right."""
-    further = {"W6", "W8"} if system == "pwf-memory" else {"W6"}
+    further = {"W6", *{"pwf-memory": ["W8"], "pwf-redis": ["W9"]}.get(system, ())}
     for name in servers:
         request.getfixturevalue(name)  # skips where it is missing; the benchmark starts its own
 
-    results = measure(system, only="W1 W2 W3 W4 W5 W6 W8")
+    results = measure(system, only="W1 W2 W3 W4 W5 W6 W8 W9")
 
     assert [] == reasons(results)
     assert FIGURES | further == set(results.cells[system])

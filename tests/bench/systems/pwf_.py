@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,6 +53,22 @@ async def branch(mark: str, run: int, number: int, work_ms: int) -> Next:
 
 
 @bench.task
+async def busy_fork(mark: str, run: int, width: int, busy_us: int) -> Next:
+    """Fan out to handlers that compute, and join."""
+    branches = [publish(busy_branch, number, busy_us) for number in range(width)]
+    return gather(branches, then=publish(joined, mark, run, 0))
+
+
+@bench.task
+async def busy_branch(number: int, busy_us: int) -> Next:
+    """Take that much of a core, however many share it, and give the join a number."""
+    enough = time.thread_time_ns() + busy_us * 1000
+    while time.thread_time_ns() < enough:
+        pass
+    return result(number)
+
+
+@bench.task
 async def joined(ctx: Context, mark: str, run: int, work_ms: int) -> Next:
     """Sum up."""
     await async_step(mark, run, work_ms)
@@ -74,6 +91,13 @@ class System:
     async def forks(self, mark: str, runs: int, width: int, work_ms: int) -> None:
         """See `speaking.Client`."""
         firsts = [publish(fork, mark, run, width, work_ms) for run in range(runs)]
+        self._runs += await self._backend.start_many(firsts)
+
+    async def busy_forks(
+        self, mark: str, runs: int, width: int, work_ms: int, busy_us: int
+    ) -> None:
+        """Do the same with handlers that compute."""
+        firsts = [publish(busy_fork, mark, run, width, busy_us) for run in range(runs)]
         self._runs += await self._backend.start_many(firsts)
 
     async def starts(self, mark: str, count: int, *, batched: bool) -> None:
