@@ -179,6 +179,7 @@ def settle(
     wanted: int | None,
     *,
     paired: bool,
+    patience: float | None = None,
 ) -> Steps[Spread, Layout]:
     """Return the layout of a namespace; make it, let it grow or finish its growth if need be.
 
@@ -187,6 +188,7 @@ def settle(
         keys_of: Gives the keys of a partition.
         wanted: How many partitions there are to be at least.
         paired: Whether a message broker of its own carries the messages.
+        patience: Of the first question, see `Spread`.
 
     Raises:
         OtherFormatError: If it is used otherwise, or by a later version of pwf.
@@ -194,7 +196,7 @@ def settle(
     """
     first = keys_of(0)
     while True:
-        found = yield from _at(first, ask("GET", first.format))
+        found = yield from _at(first, ask("GET", first.format), patience)
         if found is None:
             layout = Layout(paired, (), wanted or DEFAULT)
             yield from _at(first, ask("SET", first.format, layout.text, "NX"))
@@ -255,8 +257,8 @@ def _advance(keys: Keys, text: str, *before: str) -> Steps[Round, Any]:
     return call(ADVANCE, keys, [text, *before], flagged=False)
 
 
-def _at(keys: Keys, steps: Steps[Round, Any]) -> Steps[Spread, Any]:
-    found = (yield from together({keys.slot: steps}))[keys.slot]
+def _at(keys: Keys, steps: Steps[Round, Any], patience: float | None = None) -> Steps[Spread, Any]:
+    found = (yield from together({keys.slot: steps}, patience))[keys.slot]
     if isinstance(found, Exception):
         raise found
     return found

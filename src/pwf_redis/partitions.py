@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
@@ -34,6 +34,8 @@ __all__ = ["Partitions"]
 T = TypeVar("T")
 Routed = dict[int, list[tuple[int, Command]]]  # by partition; a command, and its place in the batch
 
+_PAUSE_MS = 1000  # until somebody is asked again how many partitions there are
+
 
 @attrs.define
 class Partitions:
@@ -57,6 +59,7 @@ class Partitions:
     _now_ms: int = attrs.field(default=0, init=False)
     _parts: list[Operations] = attrs.field(factory=list, init=False)
     _traffic: Traffic = attrs.field(factory=Traffic, init=False)
+    _untold_until: int = attrs.field(default=0, init=False)  # nobody is asked how many there are
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)  # leases have a thread
 
     def __attrs_post_init__(self) -> None:
@@ -70,10 +73,12 @@ class Partitions:
         yield from self._check(self._parts)
         yield from self._settle()
 
-    def _settle(self) -> Steps[Spread, None]:
+    def _settle(self, patience: float | None = None) -> Steps[Spread, None]:
         paired = self.rules.paired
         while True:
-            layout = yield from settle(self.facts.where, self._keys, self.wanted, paired=paired)
+            layout = yield from settle(
+                self.facts.where, self._keys, self.wanted, paired=paired, patience=patience
+            )
             if not self.layout.follows(layout):
                 break  # else partition 0 has been taken back by a failover, or we were overtaken
             yield from restore(self.layout, self._keys)
@@ -142,16 +147,31 @@ class Partitions:
         _raise_first(failed)
         return [*done.values()]
 
-    def _know(self, run_ids: Sequence[RunId]) -> Steps[Spread, None]:
+    def _is_unknown(self, run_id: RunId) -> bool:
+        """Whether a run may be in a partition that others have added."""
+        return self.partitions <= (place_in(run_id) or 0) < MOST_PARTITIONS
+
+    def _know(self, run_ids: Iterable[RunId]) -> Steps[Spread, None]:
         """Learn of partitions that others have added, if a run is in one of these."""
-        if any(self.partitions <= (place_in(one) or 0) < MOST_PARTITIONS for one in run_ids):
+        if any(map(self._is_unknown, run_ids)):
             yield from self._settle()
+
+    def _route_known(self, commands: Sequence[Command]) -> Steps[Spread, Routed]:
+        """The same; left out are those in partitions that nobody can tell of just now."""
+        unknown = [at for at, one in enumerate(commands) if self._is_unknown(one.run_id)]
+        if unknown and self._clock() >= self._untold_until:
+            try:
+                yield from self._settle(self._traffic.patience())
+            except UnavailableError:
+                self._untold_until = self._clock() + _PAUSE_MS
+            else:
+                unknown = []
+        return (yield from self._route(commands, dict.fromkeys(unknown, Answer.AWAY)))
 
     def _route(
         self, commands: Sequence[Command], replies: dict[int, Reply]
     ) -> Steps[Spread, Routed]:
         """Return what goes where of those that have no reply yet; where keys were is looked up."""
-        yield from self._know([command.run_id for command in commands])
         if len(self.layout.sizes) > 1:
             yield from self._find_known(commands, replies)
         routed: Routed = {}
@@ -201,6 +221,7 @@ class Partitions:
         enqueued: list[Message] = []
         is_outdated = True
         while is_outdated:
+            yield from self._know(command.run_id for command in commands)
             routed = yield from self._route(commands, replies)
             sweeps = self._traffic.sweeps(sweep, routed, self._clock()) if sweep else {}
             looks = sweeps if routed or sweeps else range(len(self._parts))
@@ -225,7 +246,7 @@ class Partitions:
         )
 
     def _apply_partly(self, commands: Sequence[Command], sweep: int) -> Steps[Spread, Applied]:
-        routed = yield from self._route(commands, {})
+        routed = yield from self._route_known(commands)
         began = self._clock()
         sweeps = self._traffic.sweeps(sweep, routed, began) if sweep else {}
         asked = self._traffic.to_ask({**routed, **sweeps}, began)
@@ -270,7 +291,7 @@ class Partitions:
 
     def renew(self, renewals: Sequence[Renew]) -> Steps[Spread, list[Reply]]:
         """See `Leases.renew`; `AWAY` for those in partitions that cannot be reached."""
-        routed = yield from self._route(renewals, {})
+        routed = yield from self._route_known(renewals)
         done, failed = yield from self._ask(
             {
                 number: self._parts[number].apply(_commands(its), sweep=0)
@@ -287,7 +308,7 @@ class Partitions:
 
     def exchange(self, commands: Sequence[Command], take: Take) -> Steps[Spread, Exchanged]:
         """See `Backend.exchange`; `AWAY` for commands in partitions that cannot be reached."""
-        routed = yield from self._route(commands, {})
+        routed = yield from self._route_known(commands)
         wanted = {number: _commands(its) for number, its in routed.items()}
         began = self._clock()
         sent = self._traffic.to_send(wanted, take, began)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pwf_core.adapters import Durability, Url
-from pwf_core.commands import Answer, Commit
+from pwf_core.commands import Answer, Commit, Renew
 from pwf_core.decisions import Decision, NewCall
 from pwf_core.errors import (
     ConfigurationError,
@@ -258,10 +258,13 @@ class TestPartitions:
 class FakePart:
     """Operations that ask a fake node in one round trip."""
 
-    def __init__(self, keys):
+    def __init__(self, keys, *_):
         self.keys = keys
         self.layout = None
         self.now_ms = 0
+
+    def check(self):
+        yield from ()
 
     def apply(self, commands, *, sweep):
         (done,) = yield Round([("APPLY", *commands, sweep)])
@@ -274,7 +277,8 @@ class FakeNodes:
     Attributes:
         trouble: What is wrong with which.
         asked: How many timers each is to fire that was asked last.
-        patience: For how long these were waited for.
+        told: How often the cluster was asked for anything else.
+        patience: For how long those were waited for.
     """
 
     def __init__(self):
@@ -284,14 +288,19 @@ class FakeNodes:
         drive(self.partitions.open(), self.cluster)
         self.partitions._parts = [FakePart(part.keys) for part in self.partitions._parts]
         self.partitions.now_ms = 1000
-        self.slots = {part.keys.slot: n for n, part in enumerate(self.partitions._parts)}
+        self.slots = {Keys("any", number).slot: number for number in range(8)}
         self.trouble = {}
         self.asked = {}
+        self.told = 0
         self.patience = None
 
     def __call__(self, effect):
         if not all(one[0] == "APPLY" for (one, *_) in effect.rounds.values()):
-            return self.cluster(effect)
+            self.told += 1
+            return {
+                slot: AWAY if self.trouble.get(self.slots[slot]) is AWAY else answer
+                for slot, answer in self.cluster(effect).items()
+            }
         self.patience = effect.patience
         return {slot: self._apply(self.slots[slot], *one) for slot, (one,) in effect.rounds.items()}
 
@@ -388,6 +397,24 @@ class TestPairedStore:
         nodes.trouble.clear()
         assert nodes.apply(0).replies == [Answer.DONE]
 
+    def test_one_that_nobody_can_tell_of_holds_up_no_other(self, nodes, monkeypatch):
+        """It has been added by others, and the first is away, which would tell how many there are."""
+        nodes.cluster.formats = dict.fromkeys(nodes.slots, b"1 paired 4 8")
+        nodes.trouble[0] = AWAY
+        assert nodes.apply(6, 2).replies == [Answer.AWAY, Answer.DONE]
+        told = nodes.told
+        assert nodes.apply(2, 6).replies == [Answer.DONE, Answer.AWAY]
+        assert nodes.told == told  # and not asked again for a while
+        with pytest.raises(StoreUnavailableError):
+            nodes.apply(6, 2, partly=False)
+        assert drive(nodes.partitions.renew([renew(6)]), nodes) == [Answer.AWAY]
+        nodes.trouble.clear()
+        nodes.partitions.now_ms = 2000
+        monkeypatch.setattr("pwf_redis.partitions.Operations", FakePart)
+
+        assert nodes.apply(6, 2).replies == [Answer.DONE] * 2
+        assert nodes.partitions.layout.sizes == (4, 8)
+
     def test_what_is_no_trouble_of_a_node_is_raised(self, nodes):
         nodes.trouble[1] = ConfigurationError("may not")
 
@@ -448,6 +475,10 @@ class TestNodes:
 
 def commit(place):
     return Commit(placed(RUNS[place], place), CALL.call_id, ClaimId("w:1"), Decision())
+
+
+def renew(place):
+    return Renew(placed(RUNS[place], place), CALL.call_id, ClaimId("w:1"), 5000)
 
 
 def take(number=1, limit=30, lane=0, worker="w"):
