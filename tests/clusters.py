@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ClassVar
 
@@ -55,6 +55,11 @@ class Node(RedisServer):
             if begin <= slot <= end:
                 return int(port)
         return None
+
+    def announce(self, port: int) -> None:
+        """Have clients be sent to another port: that of a hop in front of it."""
+        self._further = (*self._further, f"cluster-announce-port {port}")
+        self.ask("CONFIG", "SET", "cluster-announce-port", port)
 
     @property
     def bus(self) -> int:
@@ -112,6 +117,14 @@ class RedisCluster:
     def is_ready(self, node: Node) -> bool:
         """Whether a node says that every slot has a master."""
         return b"cluster_state:ok" in node.ask("CLUSTER", "INFO")
+
+    def is_announced(self, ports: Collection[int]) -> bool:
+        """Whether every node sends clients to these ports and no others."""
+        shown = [
+            {int(port) for _, _, (_, port, *_), *_ in node.ask("CLUSTER", "SLOTS")}
+            for node in self.nodes
+        ]
+        return all(one == {*ports} for one in shown)
 
     def replicated(self) -> None:
         """Wait until the replicas have everything that has been written so far."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import attrs
 import msgspec
@@ -22,7 +22,6 @@ from pwf import Client, RunNotFoundError, connect
 
 __all__ = ["Leftovers", "describe", "give_up_dead_letters", "look", "memory", "wait_for_nothing"]
 
-_PREFIX = f"pwf:{{{NAMESPACE}:0}}:"
 _SERVICES = (alpha.name, beta.name)
 
 
@@ -50,35 +49,37 @@ class Leftovers:
 
 def memory(site: Site) -> int:
     """Return how many bytes the data of Redis take."""
-    with _redis(site) as store:
-        found: int = store.info("memory")["used_memory_dataset"]
-        return found
+    return sum(_info(store) for store in _stores(site))
+
+
+def _info(store: redis.Redis) -> int:
+    found: int = store.info("memory")["used_memory_dataset"]
+    return found
 
 
 def look(site: Site) -> Leftovers:
     """Return what is left now."""
     runs, others, pointers, messages = [], [], 0, 0
-    with _redis(site) as store:
-        for raw in store.scan_iter(f"{_PREFIX}*", count=1000):
-            name = raw.decode().removeprefix(_PREFIX)
-            kind, _, rest = name.partition(":")
-            match kind:
-                case "run":
-                    runs.append(rest)
-                case "key":
-                    pointers += 1
-                case "queue":
-                    messages += store.xlen(raw)
-                case "wake" if store.llen(raw) <= 1:
-                    pass
-                case "format":
-                    pass
-                case "take" if store.pttl(raw) > 0:
-                    pass  # the last exchange of a worker that is gone; it goes by itself
-                case "due" | "dead":
-                    others.append(f"{store.zcard(raw)} entries in {kind}")
-                case _:
-                    others.append(name)
+    for store, raw in _keys(site):
+        name = raw.decode().partition("}:")[2]
+        kind, _, rest = name.partition(":")
+        match kind:
+            case "run":
+                runs.append(rest)
+            case "key":
+                pointers += 1
+            case "queue":
+                messages += store.xlen(raw)
+            case "wake" if store.llen(raw) <= 1:
+                pass
+            case "format":
+                pass
+            case "take" if store.pttl(raw) > 0:
+                pass  # the last exchange of a worker that is gone; it goes by itself
+            case "due" | "dead":
+                others.append(f"{store.zcard(raw)} entries in {kind}")
+            case _:
+                others.append(name)
     messages += sum(_depths(site))
     return Leftovers(tuple(runs), pointers, messages, tuple(others))
 
@@ -153,7 +154,14 @@ def _depths(site: Site) -> Iterator[int]:
             yield found.method.message_count
 
 
-@contextmanager
-def _redis(site: Site) -> Iterator[redis.Redis]:
-    with closing(redis.Redis(port=site.redis_port)) as store:
-        yield store
+def _stores(site: Site) -> Iterator[redis.Redis]:
+    for port in site.redis_ports:
+        with closing(redis.Redis(port=port)) as store:
+            yield store
+
+
+def _keys(site: Site) -> Iterator[tuple[redis.Redis, bytes]]:
+    """Yield each key of the namespace, and where it is."""
+    for store in _stores(site):
+        for key in store.scan_iter(f"pwf:{{{NAMESPACE}:*", count=1000):
+            yield store, key

@@ -1,9 +1,10 @@
-"""Servers, proxies and URLs of one backend: Redis alone, or RabbitMQ with Redis."""
+"""Servers, proxies and URLs of one backend: Redis alone, RabbitMQ with Redis; the same on a Redis Cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Self
@@ -11,12 +12,13 @@ from urllib.parse import quote
 
 from tests.chaos.proxy import Proxy
 from tests.chaos.workflows import alpha, beta
+from tests.clusters import Node, RedisCluster
 
 from pwf.testing.servers import LOOPBACK, PrivateServer, RabbitServer, RedisServer
 
 __all__ = ["BACKENDS", "NAMESPACE", "Site"]
 
-BACKENDS = ("redis", "rabbit")
+BACKENDS = ("redis", "rabbit", "cluster", "rabbit-cluster")
 NAMESPACE = "chaos"
 
 _TIMEOUT = 2  # seconds, so that a connection that has gone deaf is given up soon
@@ -27,7 +29,7 @@ class Site:
     """The servers of a backend, each behind a proxy.
 
     Attributes:
-        servers: By name, "redis" and perhaps "rabbit".
+        servers: By name: "redis" or the masters of a cluster, and perhaps "rabbit".
         proxies: Those in front of them, by the same names.
     """
 
@@ -38,8 +40,12 @@ class Site:
         self._stack = AsyncExitStack()
         # "no" leaves it to the page cache: a killed server loses nothing that it has acknowledged,
         # where "everysec" may put off a write while an fsync is under way.
-        self.servers: dict[str, PrivateServer] = {"redis": RedisServer("appendfsync no")}
-        if backend == "rabbit":
+        self.servers: dict[str, PrivateServer]
+        if backend.endswith("cluster"):
+            self.servers = {f"node{number}": Node("appendfsync no") for number in (1, 2, 3)}
+        else:
+            self.servers = {"redis": RedisServer("appendfsync no")}
+        if backend.startswith("rabbit"):
             self.servers["rabbit"] = RabbitServer()
         self.proxies: dict[str, Proxy] = {}
 
@@ -50,11 +56,25 @@ class Site:
                 stack.push_async_callback(asyncio.to_thread, server.stop)
                 proxy = Proxy(LOOPBACK, server.port, self._chance)
                 self.proxies[name] = await stack.enter_async_context(proxy)
+            await self._join({n: one for n, one in self.servers.items() if isinstance(one, Node)})
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
+
+    async def _join(self, nodes: Mapping[str, Node]) -> None:
+        """Make a cluster whose clients are sent to the proxies, wherever they ask."""
+        if not nodes:
+            return
+        cluster = RedisCluster([*nodes.values()], ())
+        await asyncio.to_thread(cluster.join)
+        for name, node in nodes.items():
+            await asyncio.to_thread(node.announce, self.proxies[name].port)
+        ports = [self.proxies[name].port for name in nodes]
+        async with asyncio.timeout(30):
+            while not await asyncio.to_thread(cluster.is_announced, ports):  # noqa: ASYNC110 -- gossip
+                await asyncio.sleep(0.1)
 
     @property
     def url(self) -> str:
@@ -67,17 +87,20 @@ class Site:
         return self._url({name: server.port for name, server in self.servers.items()})
 
     @property
-    def redis_port(self) -> int:
-        """Where Redis listens itself."""
-        return self.servers["redis"].port
+    def redis_ports(self) -> list[int]:
+        """Where each Redis listens itself."""
+        return [server.port for name, server in self.servers.items() if name != "rabbit"]
 
     def _url(self, ports: dict[str, int]) -> str:
         own = f"namespace={NAMESPACE}&retention={self._retention.total_seconds():g}s"
-        redis = f"redis://{LOOPBACK}:{ports['redis']}/0?timeout={_TIMEOUT}"
-        if self.backend == "redis":
+        amqp = ports.pop("rabbit", None)
+        hosts = ",".join(f"{LOOPBACK}:{port}" for port in ports.values())
+        scheme = "redis+cluster" if self.backend.endswith("cluster") else "redis"
+        redis = f"{scheme}://{hosts}?timeout={_TIMEOUT}"
+        if amqp is None:
             return f"{redis}&{own}"
         options = f"timeout={_TIMEOUT}&heartbeat={_HEARTBEAT}&store={quote(redis, safe='')}"
-        return f"amqp://guest:guest@{LOOPBACK}:{ports['rabbit']}/?{own}&{options}"
+        return f"amqp://guest:guest@{LOOPBACK}:{amqp}/?{own}&{options}"
 
     async def settled(self) -> None:
         """Wait until the servers can be killed without forgetting what they have just been told.
@@ -85,7 +108,7 @@ class Site:
         RabbitMQ 3.10 writes down the name of a new quorum queue a moment after it has said that the
         queue is there; killed in that moment, it forgets the queue.
         """
-        if self.backend != "rabbit":
+        if "rabbit" not in self.servers:
             return
         names = [f"pwf.{NAMESPACE}.{service.name}".encode() for service in (alpha, beta)]
         async with asyncio.timeout(60):

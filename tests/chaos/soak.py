@@ -40,7 +40,7 @@ class Settings:
     """How to soak.
 
     Attributes:
-        backend: redis, or rabbit.
+        backend: One of `site.BACKENDS`.
         seconds: How long faults happen.
         lease: Of workers, in seconds.
         retention: How long ended runs stay, in seconds; a client that was cut off must be back by then.
@@ -147,7 +147,7 @@ def _judge(  # noqa: PLR0917 -- all that was found
     calm, rough = found.takeovers(calm=True), found.takeovers(calm=False)
     resumed = found.resumptions()
     grown = memory[1] - memory[0]
-    allowed = _MIB + left.pointers * _POINTER
+    allowed = len(site.redis_ports) * _MIB + left.pointers * _POINTER
     struck = {name: proxy.struck for name, proxy in site.proxies.items()}
     cuts = sum(n for one in struck.values() for kind, n in one.items() if "cut" in kind)
     rows = [

@@ -21,6 +21,7 @@ JUDGED = {
     [
         pytest.param("redis", ["redis_server"], marks=pytest.mark.redis),
         pytest.param("rabbit", ["redis_server", "rabbit_server"], marks=pytest.mark.rabbit),
+        pytest.param("cluster", ["redis_server"], marks=pytest.mark.redis),
     ],
 )
 def test_chaos(backend: str, servers: list[str], request: pytest.FixtureRequest) -> None:
