@@ -101,7 +101,8 @@ async def _hold(settings: Settings, site: Site, crew: Crew, book: Diary, folder:
     await crew.dismiss_clients(settings.patience)
     drained = time.monotonic() - healed
     found = Evidence.of(diary.read(folder / "diary"), settings.seed)
-    stuck = [run for story in found.stories.values() if not story.status for run in story.ids]
+    accepted = [story for story in found.stories.values() if story.was_accepted]
+    stuck = [run for story in accepted if not story.status for run in story.ids]
     views = await leftovers.describe(site, stuck[:_SHOWN])
     doomed = {n for n, story in found.stories.items() if story.plan.kind == "doomed"}
     meant, letters = await leftovers.give_up_dead_letters(site, doomed)
