@@ -63,8 +63,11 @@ def raise_as_ours(error: Exception, where: str) -> NoReturn:
 def _is_demoted(replies: Sequence[Any]) -> bool:
     """Whether the server has lost its role, or its replicas: a new connection may lead elsewhere."""
     return any(
-        isinstance(reply, ReadOnlyError | MasterDownError)
-        or (isinstance(reply, ResponseError) and str(reply).startswith("NOREPLICAS"))
+        isinstance(reply, ResponseError)
+        and (
+            isinstance(reply, ReadOnlyError | MasterDownError)
+            or str(reply).startswith("NOREPLICAS")
+        )
         for reply in replies
     )
 

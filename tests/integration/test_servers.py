@@ -36,7 +36,7 @@ def eventually(condition, *, within=20.0):
 def is_open(port):
     try:
         socket.create_connection((LOOPBACK, port), timeout=5).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset: it was just closing
         return False
     return True
 
