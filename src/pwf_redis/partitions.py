@@ -156,18 +156,6 @@ class Partitions:
         if any(map(self._is_unknown, run_ids)):
             yield from self._settle()
 
-    def _route_known(self, commands: Sequence[Command]) -> Steps[Spread, Routed]:
-        """The same; left out are those in partitions that nobody can tell of just now."""
-        unknown = [at for at, one in enumerate(commands) if self._is_unknown(one.run_id)]
-        if unknown and self._clock() >= self._untold_until:
-            try:
-                yield from self._settle(self._traffic.patience())
-            except UnavailableError:
-                self._untold_until = self._clock() + _PAUSE_MS
-            else:
-                unknown = []
-        return (yield from self._route(commands, dict.fromkeys(unknown, Answer.AWAY)))
-
     def _route(
         self, commands: Sequence[Command], replies: dict[int, Reply]
     ) -> Steps[Spread, Routed]:
@@ -185,6 +173,18 @@ class Partitions:
                     place, command = home, replace(command, run_id=placed(command.run_id, home))  # noqa: PLW2901
             routed.setdefault(place, []).append((at, command))
         return routed
+
+    def _route_known(self, commands: Sequence[Command]) -> Steps[Spread, Routed]:
+        """Do the same without those in partitions that nobody can tell of just now."""
+        unknown = [at for at, one in enumerate(commands) if self._is_unknown(one.run_id)]
+        if unknown and self._clock() >= self._untold_until:
+            try:
+                yield from self._settle(self._traffic.patience())
+            except UnavailableError:
+                self._untold_until = self._clock() + _PAUSE_MS
+            else:
+                unknown = []
+        return (yield from self._route(commands, dict.fromkeys(unknown, Answer.AWAY)))
 
     def _find_known(
         self, commands: Sequence[Command], replies: dict[int, Reply]
