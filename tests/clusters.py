@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ClassVar
 
@@ -118,13 +118,11 @@ class RedisCluster:
         """Whether a node says that every slot has a master."""
         return b"cluster_state:ok" in node.ask("CLUSTER", "INFO")
 
-    def is_announced(self, ports: Collection[int]) -> bool:
-        """Whether every node sends clients to these ports and no others."""
-        shown = [
-            {int(port) for _, _, (_, port, *_), *_ in node.ask("CLUSTER", "SLOTS")}
-            for node in self.nodes
-        ]
-        return all(one == {*ports} for one in shown)
+    def announce(self, ports: Sequence[int]) -> None:
+        """Have every master send clients to these ports, one for each: those of hops in front of them."""
+        for node, port in zip(self.masters, ports, strict=True):
+            node.announce(port)
+        _until(lambda: all(_shown_by(node) == {*ports} for node in self.masters))
 
     def replicated(self) -> None:
         """Wait until the replicas have everything that has been written so far."""
@@ -152,6 +150,11 @@ class RedisCluster:
                 if port := node.master_of(slot):
                     return next(one for one in self.nodes if one.port == port)
         raise LookupError(slot)
+
+
+def _shown_by(node: Node) -> set[int]:
+    """Return the ports to which a node sends clients."""
+    return {int(port) for _, _, (_, port, *_), *_ in node.ask("CLUSTER", "SLOTS")}
 
 
 def _info(node: Node) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class BlockingClient:
         starts = requests.make_starts(firsts, keys, partitions=self.port.capabilities.partitions)
         replies = self._apply(starts)
         return [
-            self.run(requests.read_started(start, reply))
+            BlockingRun(requests.read_started(start, reply), self)
             for start, reply in zip(starts, replies, strict=True)
         ]
 

@@ -1,6 +1,6 @@
 """A batch of commands as one script call, and the script's reply as core values.
 
-Commands travel as one msgpack blob (shapes: `lua/transition.lua`), payloads beside it as arguments
+Commands travel as one msgpack blob (shapes: `lua/request.lua` says where), payloads beside it as arguments
 of their own, which commands name by number: they are copied once, and Redis's msgpack, which knows
 no binary type, never sees them.
 """

@@ -49,12 +49,8 @@ class Leftovers:
 
 def memory(site: Site) -> int:
     """Return how many bytes the data of Redis take."""
-    return sum(_info(store) for store in _stores(site))
-
-
-def _info(store: redis.Redis) -> int:
-    found: int = store.info("memory")["used_memory_dataset"]
-    return found
+    found: list[int] = [store.info("memory")["used_memory_dataset"] for store in _stores(site)]
+    return sum(found)
 
 
 def look(site: Site) -> Leftovers:

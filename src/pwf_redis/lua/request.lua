@@ -1,8 +1,8 @@
 -- request.lua: what is asked, and how runs are stored.
 --
 -- The first part of one constant script, put together when scripts are loaded: this one, messages.lua, and
--- then start.lua, which begins runs; or runs.lua, transition.lua with the rules, and exchange.lua, which
--- moves them on.
+-- then start.lua, which begins runs; or runs.lua, transition.lua with the rules (and joins.lua and rare.lua
+-- with those that are made when they are needed), and exchange.lua, which moves runs on.
 --
 -- KEYS[1]   pwf:{namespace:partition}:due. Its prefix names every other key; all share its slot.
 -- ARGV[1]   The request: msgpack values, one after the other:
@@ -12,12 +12,12 @@
 --             retention_ms
 --             dead_retention_ms
 --             key_grace_ms       how long a key outlives its run
---             count              of commands, which follow (shapes: at `act` in transition.lua, and in start.lua)
+--             count              of commands, which follow (shapes: transition.lua, rare.lua and start.lua)
 --           and then what the entry point says.
 -- ARGV[n]   Payloads; commands name them by n. They are never looked into.
 --
--- Theory of operation. First everything is read and judged, on copies in Lua tables; then, in
--- `flush`, everything is written, with commands that cannot fail. So an error in between leaves
+-- Theory of operation. First everything is read and judged, on copies in Lua tables; then everything
+-- is written (`flush`, and `write` of start.lua), with commands that cannot fail. So an error in between leaves
 -- nothing behind, an item sees what earlier ones did, a run that many items name is read and
 -- written once, and what was born and ended within one script never touches the keyspace.
 --

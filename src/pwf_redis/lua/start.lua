@@ -13,15 +13,15 @@
 
 --== starts =======================================================================================
 
-local header = pack_header({ FORMAT, RUNNING, 1, 1, 0, 0, 0, 0, 0, 0, NONE })
+local new_header = pack_header({ FORMAT, RUNNING, 1, 1, 0, 0, 0, 0, 0, 0, NONE })
 local begun = {}  -- { command, call } of each run that begins; by its id, and in order
 local named = {}  -- user's key -> value of key:<key>
 
 local function is_known(run_id)
   if begun[run_id] then return true end
-  local header = redis.call('HGET', prefix .. 'run:' .. run_id, 'h')
-  if header then judge_format((cmsgpack.unpack(header))) end
-  return header
+  local found = redis.call('HGET', prefix .. 'run:' .. run_id, 'h')
+  if found then judge_format((cmsgpack.unpack(found))) end
+  return found
 end
 
 local function due_of(delay_ms, at_ms)
@@ -57,7 +57,7 @@ end
 
 local function write(command, call)
   local run_id, call_id, body, key = command[3], command[4], ARGV[command[6]], command[9]
-  local fields = { 'h', header, 'c:' .. call_id, false }
+  local fields = { 'h', new_header, 'c:' .. call_id, false }
   if #body > SMALL then
     fields[5], fields[6] = 'b:' .. call_id, body
   else
