@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pwf_core.commands import Message
+from pwf_core.errors import BrokerUnavailableError
 from pwf_core.ports import Broker, Delivery
 from pwf_core.testing.harness import PATIENCE
 from pwf_core.testing.making import SERVICE, message
@@ -21,12 +23,18 @@ async def receive(
     *services: str,
     limit: int = 100,
 ) -> list[Delivery]:
-    """Return deliveries that name the next *count* messages, or are problems; not acked."""
+    """Return deliveries that name the next *count* messages, or are problems; not acked.
+
+    A server under load may refuse to be consumed for a moment; what it holds must come all the
+    same, as it does for workers, who ask again.
+    """
     found: list[Delivery] = []
     async with asyncio.timeout(PATIENCE):
         while (missing := count - _size(found)) > 0:
             wanted = services or (SERVICE,)
-            deliveries = await broker.receive(wanted, min(missing, limit))
+            deliveries: list[Delivery] = []
+            with suppress(BrokerUnavailableError):
+                deliveries = await broker.receive(wanted, min(missing, limit))
             found += deliveries
             if not deliveries:
                 await broker.idle(wanted, _PAUSE)
