@@ -17,7 +17,7 @@ _PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=50, **_PATIENT)
 settings.register_profile(
     "ci",
-    max_examples=200,
+    max_examples=120,
     derandomize=True,
     print_blob=True,
     phases=set(Phase) - {Phase.explain},  # it takes minutes to say little

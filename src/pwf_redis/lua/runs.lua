@@ -177,6 +177,40 @@ end
 
 ---- writing ------------------------------------------------------------------------------------
 
+-- What many records have in common is packed once: number, boolean, list or short text -> msgpack.
+local packed = setmetatable({}, { __index = function(known, value)
+  local text = cmsgpack.pack(value)
+  known[value] = text
+  return text
+end })
+
+-- Length -> what msgpack puts before a text of that length. So a body is copied, and not packed first.
+local before_text = setmetatable({}, { __index = function(known, length)
+  local text = string.sub(cmsgpack.pack(string.rep(' ', length)), 1, -length - 1)
+  known[length] = text
+  return text
+end })
+
+-- The two records that are written most are put together by hand: `cmsgpack.pack` makes a string of
+-- each value before it makes one of all. Both have to list every field, in order.
+
+local function pack_header(h)
+  if #h > H_RESTS then return cmsgpack.pack(unpack(h)) end  -- a later version's
+  return packed[h[H_FORMAT]] .. packed[h[H_STATUS]] .. packed[h[H_PENDING]] .. packed[h[H_LIVE]]
+    .. packed[h[H_DEAD]] .. packed[h[H_DROPPED]] .. packed[h[H_EXTERNAL]] .. packed[h[H_DUE]]
+    .. packed[h[H_EVENTS]] .. packed[h[H_TIMED]] .. packed[#h[H_RESTS] == 0 and NONE or h[H_RESTS]]
+end
+
+local function pack_call(call)
+  if #call > C_CHUNKS then return cmsgpack.pack(unpack(call, C_PHASE)) end  -- a later version's
+  local joined, body = call[C_JOINED], call[C_BODY]
+  return packed[call[C_PHASE]] .. packed[call[C_GENERATION]] .. packed[call[C_ATTEMPTS]]
+    .. packed[call[C_LOST]] .. packed[call[C_DUE]] .. packed[call[C_CLAIM]] .. packed[call[C_ADDRESS]]
+    .. packed[call[C_SCOPE]] .. packed[call[C_MEMBER]] .. packed[call[C_GATHERED]]
+    .. packed[#joined == 0 and NONE or joined] .. packed[call[C_REASON]] .. packed[call[C_UNCLAIMED]]
+    .. (body and before_text[#body] .. body or packed[false]) .. packed[call[C_CHUNKS]]
+end
+
 local function bulk(command, key, arguments)
   for first = 1, #arguments, CHUNK do
     local final = math.min(first + CHUNK - 1, #arguments)

@@ -13,7 +13,7 @@
 
 --== starts =======================================================================================
 
-local new_header = pack_header({ FORMAT, RUNNING, 1, 1, 0, 0, 0, 0, 0, 0, NONE })
+local new_header = cmsgpack.pack(FORMAT, RUNNING, 1, 1, 0, 0, 0, 0, 0, 0, NONE)
 local begun = {}  -- { command, call } of each run that begins; by its id, and in order
 local named = {}  -- user's key -> value of key:<key>
 
@@ -63,7 +63,7 @@ local function write(command, call)
   else
     call[C_BODY] = body
   end
-  fields[4] = pack_call(call)
+  fields[4] = cmsgpack.pack(unpack(call, C_PHASE))
   if key ~= '' then
     fields[#fields + 1], fields[#fields + 2] = 'k', key
     redis.call('SET', prefix .. 'key:' .. key, named[key])
