@@ -60,7 +60,7 @@ def unit(session: nox.Session) -> None:
 def contract(session: nox.Session) -> None:
     """Run the contract suite on every adapter."""
     install_servers(session)
-    install(session, extras="all")
+    install(session, extras="all", groups=("servers",))
     session.run("pytest", "tests/contract", *WORKERS, *session.posargs)
 
 
@@ -68,7 +68,7 @@ def contract(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Run whole flows on real servers, with real processes that are really killed."""
     install_servers(session)
-    install(session, extras="all")
+    install(session, extras="all", groups=("servers",))
     session.run("pytest", "tests/integration", *WORKERS, *session.posargs)
 
 

@@ -28,7 +28,13 @@ def blocks(language):
 def redis_rules(namespace, commands):
     """Return the rules of `ACL SETUSER` for who may run *commands* in *namespace*."""
     keys = f"pwf:{{{namespace}:*}}:*"
-    return [f"~{keys}", f"&{keys}", "-@all", *(f"+{command}" for command in commands)]
+    return [
+        f"~{keys}",
+        "resetchannels",
+        f"&{keys}",
+        "-@all",
+        *(f"+{command}" for command in commands),
+    ]
 
 
 def redis_user(url, namespace, commands, name="worker"):

@@ -12,7 +12,7 @@ import warnings
 import attrs
 
 from pwf_core.adapters import Durability
-from pwf_core.errors import ConfigurationError, PwfError
+from pwf_core.errors import ConfigurationError, PwfError, StoreUnavailableError
 from pwf_core.steps import Steps
 from pwf_redis.errors import NotAllowedError
 from pwf_redis.rounds import CONFIRM, Round, ask
@@ -30,7 +30,7 @@ __all__ = [
 
 logger = logging.getLogger("pwf_redis")
 
-# For `ACL SETUSER … ~pwf:{namespace:*}:* &pwf:{namespace:*}:*`, with a "+" before each.
+# For `ACL SETUSER … ~pwf:{namespace:*}:* resetchannels &pwf:{namespace:*}:*`, with a "+" before each.
 NEEDED = (
     *("ping", "select", "info", "config|get", "time", "eval", "evalsha"),
     *("get", "set", "pexpire", "unlink"),
@@ -108,7 +108,10 @@ def _check_version(facts: Facts) -> Steps[Round, None]:
     try:
         major, minor = (int(part) for part in version.split(".")[:2])
     except ValueError:
-        logger.warning("Redis at %s does not say its version; taking it for a new one", facts.where)
+        logger.warning(
+            "Redis at %s does not say its version; make sure that it is 6.2 or later", facts.where
+        )
+        facts.knows_flags = yield from _knows_flags()
         return
     facts.version = (major, minor)
     facts.knows_flags = facts.version >= _FLAGS
@@ -116,6 +119,16 @@ def _check_version(facts: Facts) -> Steps[Round, None]:
         raise ConfigurationError(
             f"Redis at {facts.where} is version {version}; pwf needs 6.2 or later, or Valkey.",
         )
+
+
+def _knows_flags() -> Steps[Round, bool]:
+    try:
+        yield from ask("EVAL", "#!lua flags=no-writes\nreturn 1", 0)
+    except StoreUnavailableError:
+        raise
+    except PwfError:
+        return False
+    return True
 
 
 def _settings(facts: Facts) -> Steps[Round, dict[str, str]]:

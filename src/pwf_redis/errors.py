@@ -6,6 +6,7 @@ operations, which answer it by sending the script.
 
 from __future__ import annotations
 
+import re
 import ssl
 
 import redis.exceptions as driver
@@ -17,7 +18,14 @@ from pwf_core.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["GroupExistsError", "NoGroupError", "NotAllowedError", "translate", "words_of"]
+__all__ = [
+    "GroupExistsError",
+    "NoGroupError",
+    "NotAllowedError",
+    "is_demoted",
+    "translate",
+    "words_of",
+]
 
 
 class NoGroupError(PwfError):
@@ -42,6 +50,7 @@ _WORDS: tuple[tuple[str, type[PwfError], str], ...] = (
     ("LOADING", StoreUnavailableError, "is still loading its data"),
     ("BUSY ", StoreUnavailableError, "is busy with a script"),
     ("READONLY", StoreUnavailableError, "is a replica and takes no writes; a failover is going on"),
+    ("MASTERDOWN", StoreUnavailableError, "is a replica without its master"),
     ("UNBLOCKED", StoreUnavailableError, "has become a replica; a failover is going on"),
     ("NOREPLICAS", StoreUnavailableError, "has too few replicas to take writes"),
     (
@@ -76,10 +85,24 @@ _CLASSES: tuple[tuple[type[Exception], type[PwfError], str], ...] = (
 )
 
 
+# What Redis 6.2 puts before the error of a command within a script; later ones answer with that error.
+_IN_A_SCRIPT = re.compile(r"^Error running script \(call to \w+\): (@user_script: ?\d+: )+-?")
+
+
 def words_of(error: Exception) -> str:
     """Return what an error of the driver says, but for what must not be told."""
     # Of a command that it does not know, the server repeats the arguments: payloads, say.
-    return str(error).partition(", with args beginning with")[0]
+    text = str(error).partition(", with args beginning with")[0]
+    return _IN_A_SCRIPT.sub("", text)
+
+
+def is_demoted(reply: object) -> bool:
+    """Whether a reply says that a server has lost its role, or its replicas."""
+    if not isinstance(reply, driver.ResponseError):
+        return False
+    return isinstance(reply, driver.ReadOnlyError | driver.MasterDownError) or words_of(
+        reply
+    ).startswith(("READONLY", "MASTERDOWN", "NOREPLICAS"))
 
 
 def translate(error: Exception, where: str) -> Exception:

@@ -21,11 +21,11 @@ from typing import Any, NoReturn
 import attrs
 from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from pwf_core.errors import StoreClosedError, StoreUnavailableError
-from pwf_redis.errors import translate
+from pwf_redis.errors import is_demoted, translate
 from pwf_redis.rounds import Command, Round
 from pwf_redis.target import BlockingConnection, Connection, Target, hang_up
 
@@ -58,18 +58,6 @@ def raise_as_ours(error: Exception, where: str) -> NoReturn:
     if raised is error:
         raise error
     raise raised from error
-
-
-def _is_demoted(replies: Sequence[Any]) -> bool:
-    """Whether the server has lost its role, or its replicas: a new connection may lead elsewhere."""
-    return any(
-        isinstance(reply, ResponseError)
-        and (
-            isinstance(reply, ReadOnlyError | MasterDownError)
-            or str(reply).startswith("NOREPLICAS")
-        )
-        for reply in replies
-    )
 
 
 def _is_silence(error: Exception) -> bool:
@@ -173,7 +161,7 @@ class Links:
                     replies.append(await connection.read_response())
                 except ResponseError as error:
                     replies.append(error)
-            if _is_demoted(replies):
+            if any(map(is_demoted, replies)):  # a new connection may lead elsewhere
                 await self._drop_idle()
                 await connection.disconnect(nowait=True)  # it connects anew when it is used
         except BaseException:
@@ -300,7 +288,7 @@ class BlockingLinks:
                     replies.append(connection.read_response())
                 except ResponseError as error:
                     replies.append(error)
-            if _is_demoted(replies):
+            if any(map(is_demoted, replies)):  # a new connection may lead elsewhere
                 self._drop_idle()
                 connection.disconnect()  # it connects anew when it is used
             return replies

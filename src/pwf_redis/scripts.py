@@ -3,8 +3,8 @@
 A script is the library it needs and its own entry point, in one piece. From Redis 7.0 on a line
 `#!lua flags=…` is put before it: the server then refuses a script that may need memory before it
 has run a single command, and lets those flagged `allow-oom` drain a full server. Redis 6.2 knows no
-such line; there a script is refused at its first write that may need memory, and ours begin with
-that one. See https://redis.io/docs/latest/develop/programmability/eval-intro/#eval-flags.
+such line; there a script is refused at its first write if that may need memory, so ours begin with
+one that may, and those that drain a server with one that may not. See https://redis.io/docs/latest/develop/programmability/eval-intro/#eval-flags.
 """
 
 from __future__ import annotations
@@ -59,12 +59,16 @@ class Script:
         return _sha(self, flagged=flagged)
 
 
+# A write that needs no memory, of a key that nobody has: to the server the script has begun to write.
+_ALLOW_OOM = "redis.call('UNLINK', KEYS[1] .. ':')\n"
+
+
 @cache
 def _text(script: Script, *, flagged: bool) -> bytes:
     body = "\n".join(source(name) for name in script.parts)
     body = _nest(_fold(body))
     if not flagged:
-        return body.encode()
+        return (_ALLOW_OOM * (script.flags == "allow-oom") + body).encode()
     flags = f" flags={script.flags}" if script.flags else ""
     return f"#!lua{flags}\n{body}".encode()
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 from tests.clusters import redis_cluster
+from tests.oldest import OldestRedis
 
 from pwf.testing.servers import ValkeyServer
 
@@ -37,6 +38,7 @@ KEYS = (b"a key that signs and verifies", b"a key that verifies")
 MARKS = {
     "redis_url": pytest.mark.redis,
     "valkey_url": pytest.mark.redis,
+    "oldest_url": pytest.mark.redis,
     "cluster_url": pytest.mark.redis,
     "amqp_url": pytest.mark.rabbit,
     "least_amqp_url": pytest.mark.rabbit,
@@ -89,6 +91,7 @@ BROKERS = [
     *rabbit(RabbitBrokerHarness, "amqp_url"),
     least(LeastRabbitBrokerHarness),
     least(LeastRabbitBrokerHarness, blocking=True),
+    one("redis-6.2", RedisBrokerHarness, "oldest_url"),
     one("redis-signed", RedisBrokerHarness, "redis_url", signing_keys=KEYS),
     one(
         "aio-pika-signed",
@@ -116,6 +119,7 @@ BACKENDS = [
     *both("memory+memory", MemoryPairedHarness),
     *both("redis", RedisBackendHarness, "redis_url"),
     one("valkey", RedisBackendHarness, "valkey_url"),
+    one("redis-6.2", RedisBackendHarness, "oldest_url"),
     *both("cluster", ClusterBackendHarness, "cluster_url"),
     *both("redis+redis", RedisPairedHarness, "redis_url"),
     *rabbit(RabbitBackendHarness, "amqp_url", "redis_url"),
@@ -126,6 +130,7 @@ WORKFLOWS = [
     *both("memory+memory", MemoryPairedWorkflowHarness),
     *both("redis", RedisWorkflowHarness, "redis_url"),
     one("valkey", RedisWorkflowHarness, "valkey_url"),
+    one("redis-6.2", RedisWorkflowHarness, "oldest_url"),
     *both("cluster", ClusterWorkflowHarness, "cluster_url"),
     *both("redis+redis", RedisPairedWorkflowHarness, "redis_url"),
     *rabbit(RabbitWorkflowHarness, "amqp_url", "redis_url"),
@@ -139,13 +144,20 @@ def made(request):
     return make(**urls)
 
 
-_KINDS = {"valkey_url": "redis_url", "cluster_url": "redis_url"}
+_KINDS = {"valkey_url": "redis_url", "oldest_url": "redis_url", "cluster_url": "redis_url"}
 
 
 @pytest.fixture(scope="session")
 def valkey_url():
     """The URL of a private Valkey: the server that `embedded://` brings, on a port."""
     with ValkeyServer() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def oldest_url():
+    """The URL of a private Redis 6.2."""
+    with OldestRedis() as server:
         yield server.url
 
 

@@ -285,10 +285,17 @@ class TestScripts:
         assert sorted(made) == sorted(wanted)
 
     def test_flags_are_a_line_in_front(self):
-        plain = scripts.DRAIN.text(flagged=False)
+        body = scripts.EXCHANGE.text(flagged=False)
 
-        assert scripts.DRAIN.text(flagged=True) == b"#!lua flags=allow-oom\n" + plain
-        assert scripts.EXCHANGE.text(flagged=True) == b"#!lua\n" + plain
+        assert scripts.EXCHANGE.text(flagged=True) == b"#!lua\n" + body
+        assert scripts.DRAIN.text(flagged=True) == b"#!lua flags=allow-oom\n" + body
+
+    def test_without_flags_a_write_in_front_stands_for_them(self):
+        body = scripts.EXCHANGE.text(flagged=False)
+        line, _, rest = scripts.DRAIN.text(flagged=False).partition(b"\n")
+
+        assert line == b"redis.call('UNLINK', KEYS[1] .. ':')"
+        assert rest == body
 
     def test_each_file_says_what_it_takes_and_answers(self):
         for name in ("exchange", "read", "publish", "settle", "release", "tidy", "waiting"):
@@ -455,6 +462,7 @@ class _Server:
         } | {name.replace("_", "-"): value for name, value in settings.items()}
         self.forbidden = False
         self.confirms = 1
+        self.knows_flags = True
         self.refusal = None
         self.format = None
 
@@ -468,6 +476,10 @@ class _Server:
                 raise ConfigurationError("NOPERM")
             case ("CONFIG", "GET", name):
                 return [name.encode(), self.settings[name].encode()]
+            case ("EVAL", _, 0):
+                if not self.knows_flags:
+                    raise PwfError("ERR Error compiling script (new function)")
+                return 1
             case ("WAITAOF", *_):
                 if self.version == "?":
                     raise PwfError("ERR unknown command 'WAITAOF'")
@@ -494,6 +506,13 @@ class TestChecks:
 
     def test_an_old_one_works_without_flags(self):
         assert not _Server("6.2.14").check().knows_flags
+
+    @pytest.mark.parametrize("knows_flags", [False, True])
+    def test_one_that_does_not_say_its_version_is_tried(self, knows_flags):
+        server = _Server("?")
+        server.knows_flags = knows_flags
+
+        assert server.check().knows_flags == knows_flags
 
     @pytest.mark.parametrize("version", ["6.0.16", "5.0.3"])
     def test_older_ones_are_refused(self, version):
