@@ -12,7 +12,7 @@ import warnings
 import attrs
 
 from pwf_core.adapters import Durability
-from pwf_core.errors import ConfigurationError, PwfError, StoreUnavailableError
+from pwf_core.errors import ConfigurationError, PwfError
 from pwf_core.steps import Steps
 from pwf_redis.errors import NotAllowedError
 from pwf_redis.rounds import CONFIRM, Round, ask
@@ -97,21 +97,11 @@ def check(facts: Facts) -> Steps[Round, None]:
 
 
 def _check_version(facts: Facts) -> Steps[Round, None]:
-    try:
-        reply = yield from ask("INFO", "server")
-    except NotAllowedError:
-        reply = b""
-    text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    # Valkey says here which Redis it is compatible with.
-    version = lines.get("redis_version", "")
+    version = yield from _version()
     try:
         major, minor = (int(part) for part in version.split(".")[:2])
     except ValueError:
-        logger.warning(
-            "Redis at %s does not say its version; make sure that it is 6.2 or later", facts.where
-        )
-        facts.knows_flags = yield from _knows_flags()
+        logger.warning("Redis at %s does not say its version; taking it for a new one", facts.where)
         return
     facts.version = (major, minor)
     facts.knows_flags = facts.version >= _FLAGS
@@ -121,14 +111,17 @@ def _check_version(facts: Facts) -> Steps[Round, None]:
         )
 
 
-def _knows_flags() -> Steps[Round, bool]:
+def _version() -> Steps[Round, str]:
+    """Return which Redis the server says to be, or to be like; "" if it does not."""
     try:
-        yield from ask("EVAL", "#!lua flags=no-writes\nreturn 1", 0)
-    except StoreUnavailableError:
-        raise
-    except PwfError:
-        return False
-    return True
+        reply = yield from ask("INFO", "server")
+    except NotAllowedError:
+        words = yield from ask("HELLO")  # which nobody can be refused
+        version: bytes = dict(zip(words[::2], words[1::2], strict=True)).get(b"version", b"")
+        return version.decode(errors="replace")
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return lines.get("redis_version", "")  # Valkey says here which Redis it is compatible with
 
 
 def _settings(facts: Facts) -> Steps[Round, dict[str, str]]:
