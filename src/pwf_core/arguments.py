@@ -109,7 +109,7 @@ class Parameters:
     def _decode(self, body: bytes) -> Any:
         try:
             return self._decoder.decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except values.DECODE_ERRORS as error:
             raise CodecError(self._what, str(error)) from error
 
     def _name(self, body: bytes) -> bytes:

@@ -16,7 +16,15 @@ import msgspec
 
 from pwf_core.errors import CodecError, DefinitionError, PayloadTooLargeError
 
-__all__ = ["MAX_PAYLOAD", "NONE", "check_size", "decode", "decoder_for", "encode"]
+__all__ = [
+    "DECODE_ERRORS",
+    "MAX_PAYLOAD",
+    "NONE",
+    "check_size",
+    "decode",
+    "decoder_for",
+    "encode",
+]
 
 T = TypeVar("T")
 
@@ -29,7 +37,8 @@ _encoder = msgspec.msgpack.Encoder()
 # surrogates, nesting without end.
 _ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 _ADVICE = ". Payloads are attrs classes, dataclasses, msgspec structs and builtins."
-_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
+# And for bytes: a TypeError is what msgspec before 0.22 says of a map with keys like no Python key.
+DECODE_ERRORS = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 
 
 def encode(value: object, what: str) -> bytes:
@@ -116,7 +125,7 @@ def decode(data: bytes, type_: Any, what: str) -> Any:
     """
     try:
         return decoder_for(type_).decode(data)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise CodecError(what, str(error)) from error
 
 

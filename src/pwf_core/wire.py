@@ -21,6 +21,7 @@ from pwf_core.errors import CodecError, DefinitionError
 from pwf_core.ids import CallId, RunId
 from pwf_core.names import check_address, service_of
 from pwf_core.signing import Signer
+from pwf_core.values import DECODE_ERRORS
 
 __all__ = ["SIGNED", "VERSION", "decode_messages", "encode_messages"]
 
@@ -84,7 +85,7 @@ def decode_messages(body: bytes, signer: Signer | None = None, service: str = ""
             raise CodecError("Broker message", "names no call")
         for one in entries:
             check_address(one.address)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         if isinstance(error, CodecError) and not isinstance(error, DefinitionError):
             raise
         raise CodecError("Broker message", str(error)) from error

@@ -53,7 +53,7 @@ def start(
 def _publish(address: str, text: str) -> Publish:
     try:
         given: Any = msgspec.json.decode(text)
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UsageError(f"the arguments are not JSON ({error}): {text:.60}") from error
     match given:
         case list():
