@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedServer", "adapter", "find_server"]
 
+_PATIENCE = 2.0  # seconds that a keeper may take to start its server again, or to die
 _START_TIMEOUT = 660.0  # seconds; a little longer than the keeper's own
 
 
@@ -125,7 +127,7 @@ class EmbeddedServer:
             StoreUnavailableError: If it does not come up.
         """
         with self._lock, _locked(self.folder / "start.lock"):
-            if not (self._is_kept() and self._answers()):
+            if not self._is_kept():
                 self._start_keeper()
             if self.durability is Durability.FSYNC:
                 # Whoever started it may have wanted less; kept for when it is started again.
@@ -133,10 +135,20 @@ class EmbeddedServer:
                 keeper.ask(self.socket, "CONFIG REWRITE")
 
     def _is_kept(self) -> bool:
-        free = keeper.try_lock(self.folder / "keeper.lock")
-        if free is not None:
-            os.close(free)
-        return free is None
+        """Whether a keeper is there and its server answers."""
+        deadline = time.monotonic() + _PATIENCE
+        while (free := keeper.try_lock(self.folder / "keeper.lock")) is None:
+            if self._answers():
+                return True
+            # Its server died, and is about to be started again; or so did the keeper just now.
+            if time.monotonic() > deadline:
+                raise StoreUnavailableError(
+                    f"The embedded server of {self.folder} does not answer; what it says is in "
+                    "server.log there.",
+                )
+            time.sleep(0.02)
+        os.close(free)
+        return False
 
     def _answers(self) -> bool:
         return bool(keeper.ask(self.socket, "PING"))

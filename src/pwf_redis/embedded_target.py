@@ -29,7 +29,7 @@ class EmbeddedTarget(Target):
 
     def _here_and_now(self) -> Target:
         # New connections are rare, and to ask a Unix socket takes a fraction of a millisecond. Only
-        # where both server and keeper were killed does this block for longer.
+        # where its server, or both it and its keeper, were killed does this block for longer.
         if not keeper.ask(self.server.socket, "PING"):
             self.server.ensure()
         return Target.of_socket(self.server.socket, timeout=self.timeout)

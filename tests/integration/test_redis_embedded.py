@@ -211,6 +211,18 @@ def test_all_killed_at_once_leaves_a_folder_that_is_taken_over(tmp_path):
         assert taken(backend) == {run_id}
 
 
+def test_a_keeper_that_is_just_dying_is_waited_for(tmp_path):
+    held = keeper.try_lock(tmp_path / "keeper.lock")
+    backend = backend_of(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(backend.open)
+        with pytest.raises(TimeoutError):
+            opening.result(timeout=0.5)
+        os.close(held)
+        opening.result(timeout=PATIENCE)
+        backend.close()
+
+
 def test_many_may_open_it_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         opening = [backend_of(tmp_path) for _ in range(8)]
