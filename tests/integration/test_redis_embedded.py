@@ -248,6 +248,34 @@ def test_a_long_path_works(tmp_path):
     assert not Path(path).parent.exists()
 
 
+def test_a_long_path_to_temporary_files_works(tmp_path, monkeypatch):
+    """Where they are, there is no room for a socket either."""
+    temporary = tmp_path / ("deep" * 20)
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    folder = temporary / "er"
+    with opened(folder) as backend:
+        path = note(folder)["socket"]
+        backend.apply([run_of()])
+
+        assert len(path) < keeper.LONGEST_SOCKET_PATH
+        assert [one.name for one in temporary.iterdir()] == ["er"]
+    eventually(lambda: gone(folder))
+    assert not Path(path).parent.exists()
+
+
+def test_a_server_that_does_not_start_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    folder = tmp_path / ("deep" * 20)
+    (folder / "appendonlydir").mkdir(parents=True)
+    (folder / "appendonlydir" / "appendonly.aof.manifest").write_text("not a manifest")
+    with pytest.raises(StoreUnavailableError, match="did not start"), opened(folder):
+        pass
+
+    eventually(lambda: gone(folder))
+    assert [one.name for one in tmp_path.iterdir()] == [folder.name]
+
+
 def test_a_path_may_hold_anything(tmp_path):
     folder = tmp_path / 'it"s a \\ földer'
     with opened(str(folder).replace(" ", "%20")) as backend:
