@@ -136,20 +136,27 @@ class System:
         queue = await declare(receiver, kind, "relay")
         done, ended = asyncio.Event(), 0
 
+        def look() -> None:
+            # A message may arrive before it is confirmed, and only then is the one before it settled.
+            if ended == CHAINS and not sender.in_flight:
+                done.set()
+
+        def settle(tag: int) -> None:
+            receiver.basic_ack(tag)
+            look()
+
         def on_message(_: Any, method: Any, __: Any, body: bytes) -> None:
             nonlocal ended
             if body[0] > 1:
                 follower = bytes([body[0] - 1]) + BODY
-                sender.send(queue, follower, lambda: receiver.basic_ack(method.delivery_tag))
+                sender.send(queue, follower, partial(settle, method.delivery_tag))
                 return
-            receiver.basic_ack(method.delivery_tag)
             ended += 1
-            if ended == CHAINS:
-                done.set()
+            settle(method.delivery_tag)
 
         receiver.basic_consume(queue, on_message)
         for _ in range(CHAINS):
-            sender.send(queue, bytes([steps]) + BODY, lambda: None)
+            sender.send(queue, bytes([steps]) + BODY, look)
         await done.wait()
         receiver.close()
         sender.channel.close()
