@@ -4,7 +4,8 @@ A script is the library it needs and its own entry point, in one piece. From Red
 `#!lua flags=…` is put before it: the server then refuses a script that may need memory before it
 has run a single command, and lets those flagged `allow-oom` drain a full server. Redis 6.2 knows no
 such line; there a script is refused at its first write if that may need memory, so ours begin with
-one that may, and those that drain a server with one that may not. See https://redis.io/docs/latest/develop/programmability/eval-intro/#eval-flags.
+one that may, and those that drain a server with one that may not. See
+https://redis.io/docs/latest/develop/programmability/eval-intro/#eval-flags.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from pwf.cli._problems import FAILED, INTERRUPTED, UsageError
 from pwf.client import Client, Run
 from pwf_core.directives import Publish, publish
 from pwf_core.errors import RunFailedError, RunNotFoundError, RunStalledError
+from pwf_core.values import DECODE_ERRORS
 from pwf_core.views import Status
 
 __all__ = ["start"]
@@ -53,7 +54,7 @@ def start(
 def _publish(address: str, text: str) -> Publish:
     try:
         given: Any = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise UsageError(f"the arguments are not JSON ({error}): {text:.60}") from error
     match given:
         case list():

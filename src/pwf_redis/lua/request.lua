@@ -23,7 +23,7 @@
 --
 -- What costs time in Redis's Lua: calls into Redis (2 us each, so they are few), tables that grow
 -- (so they are made in their final size where that is known), and new strings, numbers made into
--- text above all (so each is made once, see `packed` and `digits`). Hence records are msgpack
+-- text above all (so each is made once, see `packed` in runs.lua, and `digits`). Hence records are msgpack
 -- values one after the other, not arrays: `{ cmsgpack.unpack(record) }` makes one table.
 -- And functions, which are made anew each time a script is run: for each local of the same block that one
 -- shares with it, Lua walks through all that are shared there. So a line `--== … ==` begins a chapter:
