@@ -100,9 +100,9 @@ def is_demoted(reply: object) -> bool:
     """Whether a reply says that a server has lost its role, or its replicas."""
     if not isinstance(reply, driver.ResponseError):
         return False
-    return isinstance(reply, driver.ReadOnlyError | driver.MasterDownError) or words_of(
-        reply
-    ).startswith(("READONLY", "MASTERDOWN", "NOREPLICAS"))
+    if isinstance(reply, driver.ReadOnlyError | driver.MasterDownError):
+        return True
+    return words_of(reply).startswith(("READONLY", "MASTERDOWN", "NOREPLICAS"))
 
 
 def translate(error: Exception, where: str) -> Exception:
