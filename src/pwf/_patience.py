@@ -65,13 +65,14 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
         StoreFullError: At once; so are errors of a connection that has been closed.
         UnavailableError: If that goes on for five seconds.
     """
-    patience = Patience()
+    patience: Patience | None = None
     while True:
         try:
             return await ask()
         except (StoreFullError, StoreClosedError):
             raise
         except UnavailableError:
+            patience = patience or Patience()
             pause = patience.next_pause()
             if pause is None:
                 raise
@@ -80,13 +81,14 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
 
 def patiently_blocking(ask: Callable[[], T]) -> T:
     """Blocking twin of `patiently`."""
-    patience = Patience()
+    patience: Patience | None = None
     while True:
         try:
             return ask()
         except (StoreFullError, StoreClosedError):
             raise
         except UnavailableError:
+            patience = patience or Patience()
             pause = patience.next_pause()
             if pause is None:
                 raise

@@ -1,7 +1,7 @@
 """Connections to one server, for an event loop and for threads: borrow one, one round trip, return it.
 
-redis-py's connections do the talking; its clients and pools are not used, because they repeat
-commands on their own. Here a round trip is repeated once, and only if it was lost on a connection
+redis-py's connections are used (on an event loop through a `Line`), its clients and pools are not, because
+they repeat commands on their own. Here a round trip is repeated once, and only if it was lost on a connection
 that had been lying idle: the server has most likely been restarted since. That is safe because
 everything that this adapter sends may be sent twice.
 
@@ -14,25 +14,22 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import attrs
-from hiredis import pack_command
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from pwf_core.errors import StoreClosedError, StoreUnavailableError
 from pwf_redis.errors import is_demoted, translate
+from pwf_redis.lines import Line, pack
 from pwf_redis.rounds import Command, Round
-from pwf_redis.target import BlockingConnection, Connection, Target, hang_up
+from pwf_redis.target import BlockingConnection, Target, hang_up
 
 __all__ = ["MOST", "BlockingLinks", "Links", "closed", "raise_as_ours", "unwrap"]
-
-# In C; redis-py's own for asyncio is not.
-_pack: Callable[[Command], bytes] = pack_command  # type: ignore[assignment]  # takes longer tuples than it says
 
 # More than this many round trips at a time wait for each other. Batches, not connections, bring
 # speed, and a server's connections are shared by all.
@@ -78,8 +75,8 @@ class Links:
     most: int = MOST
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
     _room: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(0), init=False)
-    _idle: list[Connection] = attrs.field(factory=list, init=False)
-    _busy: set[Connection] = attrs.field(factory=set, init=False)
+    _idle: list[Line] = attrs.field(factory=list, init=False)
+    _busy: set[Line] = attrs.field(factory=set, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def open(self) -> None:
@@ -114,71 +111,66 @@ class Links:
         if loop is not self._loop:
             self._loop, self._room = loop, asyncio.Semaphore(self.most)
             self._idle.clear()
+        limit = self.target.timeout
+        deadline = loop.time() + min(patience or limit, limit)
         try:
-            limit = self.target.timeout
-            async with asyncio.timeout(min(patience or limit, limit)), self._room:
-                return await self._ask(commands)
+            if self._room.locked():
+                async with asyncio.timeout_at(deadline):
+                    await self._room.acquire()
+            else:
+                await self._room.acquire()
+            try:
+                return await self._ask(commands, deadline)
+            finally:
+                self._room.release()
         except Exception as error:  # noqa: BLE001 -- raised again
             if _is_silence(error):
                 await self._drop_idle()  # perhaps nobody hears them either
             raise_as_ours(error, self.target.where)
 
-    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+    async def _ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         self.check_open()
         while self._idle:
-            connection = self._idle.pop()
-            if not self.target.is_current(connection):
-                await connection.disconnect(nowait=True)
+            line = self._idle.pop()
+            if not self.target.is_current(line.connection):
+                await line.close()
                 continue
             try:
-                return await self._talk(connection, commands)
+                return await self._talk(line, commands, deadline)
             except DriverConnectionError:
                 await self._drop_idle()  # they are of the same age
-        return await self._talk(self.target.connection(), commands)
+        return await self._talk(Line(self.target.connection()), commands, deadline)
 
     def check_open(self) -> None:
         """Raise if this has been closed."""
         if self._is_closed:
             raise closed(self.target)
 
-    async def _talk(
-        self,
-        connection: Connection,
-        commands: Sequence[Command],
-    ) -> list[Any]:
-        self._busy.add(connection)
+    async def _talk(self, line: Line, commands: Sequence[Command], deadline: float) -> list[Any]:
+        self._busy.add(line)
         try:
-            try:
-                await connection.connect()
+            if not line.is_open:
+                await line.open(deadline)
                 self.check_open()  # closed meanwhile, this connection was not seen
-                packed = [_pack(one) for one in commands]
-                await connection.send_packed_command(packed, check_health=False)
-            except RuntimeError as error:  # uvloop's word for a socket that is closed
-                raise DriverConnectionError(str(error)) from error
-            replies = []
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
+            replies = await line.ask(commands, deadline)
             if any(map(is_demoted, replies)):  # a new connection may lead elsewhere
                 await self._drop_idle()
-                await connection.disconnect(nowait=True)  # it connects anew when it is used
+                await line.close()  # it is opened anew when it is used
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await line.close()
             raise
         else:
             if self._is_closed:
-                await connection.disconnect(nowait=True)
+                await line.close()
             else:
-                self._idle.append(connection)
+                self._idle.append(line)
             return replies
         finally:
-            self._busy.discard(connection)
+            self._busy.discard(line)
 
     async def _drop_idle(self) -> None:
         while self._idle:
-            await self._idle.pop().disconnect(nowait=True)
+            await self._idle.pop().close()
 
     async def close(self) -> None:
         """Close every connection; round trips under way fail."""
@@ -187,8 +179,8 @@ class Links:
             self._idle.clear()
             return
         await self._drop_idle()
-        for connection in tuple(self._busy):
-            await connection.disconnect(nowait=True)
+        for line in tuple(self._busy):
+            await line.close()
 
 
 @attrs.define
@@ -280,7 +272,7 @@ class BlockingLinks:
         with self._in_use(connection):
             connection.connect()
             self.check_open()  # closed meanwhile, this connection was not seen
-            packed = [_pack(one) for one in commands]
+            packed = [pack(one) for one in commands]
             connection.send_packed_command(packed, check_health=False)
             replies: list[Any] = []
             for _ in commands:

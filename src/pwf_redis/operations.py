@@ -107,8 +107,11 @@ class Operations:
         take: Take | None,
     ) -> Steps[Round, Done]:
         """Apply *commands*, in order; runs are begun by a script of their own."""
-        if take is not None or Start not in {type(command) for command in commands}:
+        kinds = {type(command) for command in commands}
+        if take is not None or Start not in kinds:
             return (yield from self._judge(EXCHANGE, commands, sweep, take))
+        if kinds == {Start} and not sweep:
+            return (yield from self._judge(START, commands, 0, None))
         parts = [list(part) for _, part in groupby(commands, _begins_a_run)]
         if sweep and _begins_a_run(parts[0][0]):  # timers come first
             parts.insert(0, [])
@@ -128,12 +131,11 @@ class Operations:
         take: Take | None,
     ) -> Steps[Round, Done]:
         """Run a script; what it cannot judge is refused or set aside, one by one."""
-        positions = list(range(len(commands)))  # of those that are left
+        left, positions = commands, list(range(len(commands)))
         for _ in range(_BAD):
-            left = [commands[n] for n in positions]
             done = yield from self._send(script, left, sweep, take)
             if isinstance(done, Done):
-                if len(positions) < len(commands):
+                if left is not commands:
                     answered = dict(zip(positions, done.replies, strict=True))
                     done.replies[:] = [
                         answered.get(n, Answer.REFUSED) for n in range(len(commands))
@@ -143,6 +145,7 @@ class Operations:
             logger.error("Set aside %s %s", done.kind, what)
             if done.kind == "command":
                 del positions[done.name]
+                left = [commands[n] for n in positions]
             else:
                 yield from self._set_aside(done)
         raise PwfError(f"Redis holds too much that is not ours under {self.keys.prefix}.")

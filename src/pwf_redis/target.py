@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ __all__ = [
     "network_arguments",
     "seconds",
     "socket_of",
+    "transport_of",
 ]
 
 # Seconds until a server that does not answer counts as away. Scripts take milliseconds; a server
@@ -59,10 +61,6 @@ class Connection(Protocol):
 
     async def connect(self) -> None:
         """Connect and log in, unless that is done."""
-        ...
-
-    async def send_packed_command(self, command: Sequence[bytes], check_health: bool) -> None:  # noqa: FBT001 -- the driver's
-        """Send bytes."""
         ...
 
     async def send_command(self, *args: str, check_health: bool) -> None:
@@ -104,6 +102,12 @@ class BlockingConnection(Protocol):
     def disconnect(self) -> None:
         """Close the socket; for the thread that uses it."""
         ...
+
+
+def transport_of(connection: Connection) -> asyncio.Transport:
+    """Return a connection's transport, to read from it without the driver; it is connected."""
+    transport: Any = connection._writer.transport  # type: ignore[attr-defined]  # noqa: SLF001 -- the driver's own
+    return cast("asyncio.Transport", transport)
 
 
 def socket_of(connection: BlockingConnection) -> socket.socket | None:

@@ -28,7 +28,7 @@ from pwf_core.testing.shims import unblocked
 from pwf_rabbit.adapter import adapter
 from pwf_rabbit.topology import Topology
 from pwf_redis.links import BlockingLinks, Links
-from pwf_redis.target import Target
+from pwf_redis.target import Target, transport_of
 
 pika = pytest.importorskip("pika")
 
@@ -129,7 +129,7 @@ def test_idle_connections_that_were_reset(own_redis: RedisServer, loop: str) -> 
         for _ in range(3):
             assert await links.ask([("PING",)]) == [b"PONG"]
             (idle,) = links._idle
-            idle._writer.transport.abort()  # type: ignore[attr-defined]  # what a reset does
+            transport_of(idle.connection).abort()  # what a reset does
             await asyncio.sleep(0)
         await links.close()
 

@@ -640,20 +640,16 @@ class TestConsuming:
 
 
 class _Deaf:
-    """A connection that the other end has forgotten."""
+    """A line that the other end has forgotten."""
 
-    is_connected = True
+    is_open = True
+    connection = None
 
-    async def connect(self):
-        pass
+    async def ask(self, commands, deadline):
+        async with asyncio.timeout_at(deadline):
+            await asyncio.Event().wait()
 
-    async def send_packed_command(self, command, check_health):
-        pass
-
-    async def read_response(self):
-        await asyncio.Event().wait()
-
-    async def disconnect(self, nowait):
+    async def close(self):
         pass
 
 

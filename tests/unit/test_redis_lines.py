@@ -1,0 +1,187 @@
+"""A line of the Redis adapter: replies go to who asked, or the line is given up."""
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("hiredis")
+from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError
+from redis.exceptions import ConnectionError as DriverConnectionError
+
+from pwf_redis.lines import Line
+
+
+class _Transport(asyncio.Transport):
+    """The other end, which says what a test has it say."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = b""
+        self.lost = False
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def write(self, data):
+        self.sent += data
+
+    def is_closing(self):
+        return self.lost
+
+    def abort(self):
+        if not self.lost:
+            self.lost = True
+            self.protocol.connection_lost(None)
+
+
+class _Connection:
+    """The driver's, as far as a line uses it."""
+
+    def __init__(self):
+        self.is_connected = False
+        self.transport = _Transport()
+
+    @property
+    def _writer(self):
+        return self
+
+    async def connect(self):
+        self.is_connected = True
+
+    async def disconnect(self, nowait):
+        self.is_connected = False
+
+
+async def opened():
+    connection = _Connection()
+    line = Line(connection)
+    await line.open(asyncio.get_running_loop().time() + 5)
+    return line, connection.transport
+
+
+async def asked(line, *commands, seconds=5.0):
+    """Ask, in a task of its own that waits for the answer now."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    task = asyncio.create_task(line.ask(commands, deadline))
+    await asyncio.sleep(0)
+    return task
+
+
+class TestLine:
+    def test_replies_come_in_pieces(self):
+        async def main():
+            line, transport = await opened()
+            answer = await asked(line, ("GET", "a"), ("GET", b"b"))
+            assert transport.sent == b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*2\r\n$3\r\nGET\r\n$1\r\nb\r\n"
+            for piece in (b"$2\r\nx", b"y\r\n$-1", b"\r\n"):
+                assert not answer.done()
+                line.data_received(piece)
+            assert await answer == [b"xy", None]
+
+        asyncio.run(main())
+
+    def test_one_round_trip_after_the_other(self):
+        async def main():
+            line, _ = await opened()
+            for number in range(3):
+                answer = await asked(line, ("PING",))
+                line.data_received(b":%d\r\n" % number)
+                assert await answer == [number]
+
+        asyncio.run(main())
+
+    def test_an_error_is_a_reply(self):
+        async def main():
+            line, transport = await opened()
+            answer = await asked(line, ("EVALSHA", "0"), ("PING",))
+            line.data_received(b"-NOSCRIPT No matching script.\r\n+PONG\r\n")
+            error, pong = await answer
+            assert isinstance(error, NoScriptError)
+            assert pong == b"PONG"
+            assert not transport.lost
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize(
+        ("said", "error"),
+        [
+            (b"-LOADING Redis is loading the dataset in memory\r\n", BusyLoadingError),
+            (b"HTTP/1.1 400 Bad Request\r\n", InvalidResponse),
+        ],
+    )
+    def test_a_server_that_does_not_serve(self, said, error):
+        async def main():
+            line, transport = await opened()
+            answer = await asked(line, ("PING",), ("PING",))
+            line.data_received(said)
+            with pytest.raises(error):
+                await answer
+            assert transport.lost
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("before", [b"", b":1\r\n"])
+    def test_what_nobody_asked_for_answers_nobody(self, before):
+        """It would be taken for the next answer, and each answer for the one after it."""
+
+        async def main():
+            line, transport = await opened()
+            if before:
+                answer = await asked(line, ("PING",))
+                line.data_received(before)
+                assert await answer == [1]
+            line.data_received(b"+hello\r\n")
+            assert transport.lost
+            with pytest.raises(DriverConnectionError):
+                await (await asked(line, ("PING",)))
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("why", [None, ConnectionResetError("reset by peer")])
+    def test_a_connection_that_is_lost(self, why):
+        async def main():
+            line, _ = await opened()
+            answer = await asked(line, ("PING",))
+            line.connection_lost(why)
+            with pytest.raises(DriverConnectionError, match=str(why or "closed by server")):
+                await answer
+
+        asyncio.run(main())
+
+    def test_an_answer_that_takes_too_long(self):
+        async def main():
+            line, transport = await opened()
+            answer = await asked(line, ("PING",), seconds=0.01)
+            with pytest.raises(TimeoutError):
+                await answer
+            assert transport.lost
+
+        asyncio.run(main())
+
+    def test_an_answer_that_nobody_waits_for_any_more(self):
+        async def main():
+            line, _ = await opened()
+            answer = await asked(line, ("PING",))
+            answer.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await answer
+            line.data_received(b"+PONG\r\n")
+
+        asyncio.run(main())
+
+    def test_opened_again_it_begins_anew(self):
+        async def main():
+            line, transport = await opened()
+            answer = await asked(line, ("GET", "a"), ("GET", "b"))
+            line.data_received(b"$2\r\nxy\r\n$2\r\nz")
+            await line.close()
+            line.connection_lost(None)
+            with pytest.raises(DriverConnectionError):
+                await answer
+            transport.lost = False
+            await line.open(asyncio.get_running_loop().time() + 5)
+            answer = await asked(line, ("PING",))
+            line.data_received(b"+PONG\r\n")
+            assert await answer == [b"PONG"]
+
+        asyncio.run(main())
