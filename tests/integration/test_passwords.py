@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from tests.least import PASSWORD, as_user, redis_user
 
+import pwf
+import pwf_core
 from pwf import PwfError, Service, Worker, connect, connect_blocking, publish
 from pwf.cli._app import run
 from pwf.testing.servers import LOOPBACK
@@ -27,9 +29,11 @@ pytest.importorskip("redis")
 pytest.importorskip("aio_pika")
 pytest.importorskip("pika")
 
+import pwf_rabbit
+import pwf_redis
 from pwf_redis.checks import NEEDED
 
-SOURCE = str(Path(__file__).parents[2] / "src")
+SOURCES = tuple(str(Path(one.__file__).parent) for one in (pwf, pwf_core, pwf_rabbit, pwf_redis))
 LIMIT = 30.0
 
 service = Service("s")
@@ -93,14 +97,17 @@ def assert_secret(texts):
 
 def told(error):
     """Return what is printed of an error and its causes; of our own frames with their variables."""
-    captured = traceback.TracebackException.from_exception(error, capture_locals=True)
-    waiting, lines = deque([captured]), traceback.format_exception(error)
+    waiting = deque([traceback.TracebackException.from_exception(error, capture_locals=True)])
+    ours = []
     while waiting:
         part = waiting.popleft()
         waiting.extend(one for one in (part.__cause__, part.__context__) if one is not None)
-        for frame in part.stack:
-            if frame.filename.startswith(SOURCE):
-                lines += [f"{frame.name}: {name} = {text}" for name, text in frame.locals.items()]
+        ours += [frame for frame in part.stack if frame.filename.startswith(SOURCES)]
+    assert ours
+    lines = traceback.format_exception(error)
+    for frame in ours:
+        variables = frame.locals or {}
+        lines += [f"{frame.name}: {name} = {text}" for name, text in variables.items()]
     return lines
 
 
