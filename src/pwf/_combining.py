@@ -35,7 +35,11 @@ class Combiner:
     async def ask(self, command: Command) -> Reply:
         """Apply *command* and return its reply; raises as *apply* does."""
         if not self._under_way:
-            (reply,) = await self._go([command])
+            self._under_way += 1
+            try:
+                (reply,) = await self._apply([command])
+            finally:
+                self._under_way -= 1
             return reply
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
@@ -43,13 +47,6 @@ class Combiner:
             loop.call_soon(self._send)
         self._asked.append((command, future))
         return await future
-
-    async def _go(self, commands: Sequence[Command]) -> list[Reply]:
-        self._under_way += 1
-        try:
-            return await self._apply(commands)
-        finally:
-            self._under_way -= 1
 
     def _send(self) -> None:
         asked, self._asked = self._asked, []
@@ -59,8 +56,9 @@ class Combiner:
             task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, asked: Sequence[_Asked]) -> None:
+        self._under_way += 1
         try:
-            replies = await self._go([command for command, _ in asked])
+            replies = await self._apply([command for command, _ in asked])
         except Exception as error:  # noqa: BLE001 -- it is for those who asked
             for _, future in asked:
                 if not future.done():
@@ -69,3 +67,5 @@ class Combiner:
             for (_, future), reply in zip(asked, replies, strict=True):
                 if not future.done():  # else who asked has gone
                     future.set_result(reply)
+        finally:
+            self._under_way -= 1

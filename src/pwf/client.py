@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from types import TracebackType
@@ -319,9 +319,12 @@ class Client:
         (reply,) = await self._apply([requests.make_discard(letter)])
         return reply is Answer.DONE
 
-    async def _apply(self, commands: Sequence[Command]) -> list[Reply]:
+    def _apply(self, commands: Sequence[Command]) -> Coroutine[Any, Any, list[Reply]]:
         if len(commands) <= requests.BATCH:
-            return await patiently(functools.partial(self.port.apply, commands))
+            return patiently(functools.partial(self.port.apply, commands))
+        return self._apply_in_parts(commands)
+
+    async def _apply_in_parts(self, commands: Sequence[Command]) -> list[Reply]:
         replies: list[Reply] = []
         for first in range(0, len(commands), 2 * requests.BATCH):
             # Two at a time: while the server works on one, the other is encoded.

@@ -72,7 +72,8 @@ class RedisBackend:
 
     async def apply(self, commands: Sequence[Command]) -> list[Reply]:
         """See `Backend.apply`."""
-        return (await self._client.run(self.operations.apply(commands, sweep=0))).replies
+        applied = await self._client.run(self.operations.apply(commands, sweep=0))
+        return applied.replies
 
     async def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged:
         """See `Backend.exchange`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any, TypeVar
@@ -98,10 +98,14 @@ class Client:
             await ears.close()  # who is told to look must find the links closed
         self.target.release()
 
-    async def run(self, steps: Steps[Any, T]) -> T:
+    def run(self, steps: Steps[Any, T]) -> Coroutine[Any, Any, T]:
         """Perform an operation."""
-        if not self._is_open and not self._is_closed:
-            await self.open()
+        if self._is_open or self._is_closed:
+            return drive_async(steps, self._links.perform)
+        return self._open_and_run(steps)
+
+    async def _open_and_run(self, steps: Steps[Any, T]) -> T:
+        await self.open()
         return await drive_async(steps, self._links.perform)
 
     def watch(self, slot: int, channel: str) -> AbstractAsyncContextManager[Watch]:

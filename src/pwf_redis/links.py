@@ -98,7 +98,7 @@ class Links:
 
     async def perform(self, effect: Round) -> list[Any]:
         """Make a round trip."""
-        return await self.ask(effect.commands)
+        return unwrap(await self.ask_each(effect.commands), self.target.where)
 
     async def ask_each(
         self, commands: Sequence[Command], patience: float | None = None
@@ -114,11 +114,7 @@ class Links:
         limit = self.target.timeout
         deadline = loop.time() + min(patience or limit, limit)
         try:
-            if self._room.locked():
-                async with asyncio.timeout_at(deadline):
-                    await self._room.acquire()
-            else:
-                await self._room.acquire()
+            await self._enter(deadline)
             try:
                 return await self._ask(commands, deadline)
             finally:
@@ -128,18 +124,30 @@ class Links:
                 await self._drop_idle()  # perhaps nobody hears them either
             raise_as_ours(error, self.target.where)
 
+    async def _enter(self, deadline: float) -> None:
+        if self._room.locked():
+            async with asyncio.timeout_at(deadline):
+                await self._room.acquire()
+        else:
+            await self._room.acquire()
+
     async def _ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         self.check_open()
-        while self._idle:
-            line = self._idle.pop()
-            if not self.target.is_current(line.connection):
-                await line.close()
-                continue
+        line = await self._next_idle()
+        if line is not None:
             try:
                 return await self._talk(line, commands, deadline)
             except DriverConnectionError:
                 await self._drop_idle()  # they are of the same age
         return await self._talk(Line(self.target.connection()), commands, deadline)
+
+    async def _next_idle(self) -> Line | None:
+        while self._idle:
+            line = self._idle.pop()
+            if self.target.is_current(line.connection):
+                return line
+            await line.close()
+        return None
 
     def check_open(self) -> None:
         """Raise if this has been closed."""
