@@ -137,11 +137,23 @@ def test_what_is_no_python_does_not_stop_it(demo, tmp_path_factory):
     assert numbers(out)["unreadable"] == "1"
 
 
-@pytest.mark.parametrize("one", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_nothing(tmp_path, one):
-    with subprocess.Popen(
-        DEMO, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
-    ) as process:
+@pytest.mark.parametrize(
+    ("one", "to_sigint"),
+    [
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_IGN),  # as shells have it for what they run in the background
+    ],
+)
+def test_interrupted_it_leaves_nothing(tmp_path, one, to_sigint):
+    before = signal.signal(signal.SIGINT, to_sigint)  # what a child begins with
+    try:
+        process = subprocess.Popen(
+            DEMO, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         for line in process.stdout:
             if "/s" in line:  # at work
                 process.send_signal(one)

@@ -94,7 +94,10 @@ def demo(
             f"on {client.capabilities.technology}, {where}",
             flush=True,
         )
-        outcome = asyncio.run(perform(client, plan))
+        try:
+            outcome = asyncio.run(perform(client, plan))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
     print("comparing with a plain loop over the files", flush=True)
     started = time.monotonic()
     plain = count_by_folder(plan.root, limit)

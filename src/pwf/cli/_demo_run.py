@@ -90,8 +90,11 @@ class Outcome:
 
 
 async def perform(client: Client, plan: Plan) -> Outcome:
-    """Start the run, keep workers at it, and return what it came to."""
-    _die_by_sigterm_as_by_ctrl_c()
+    """Start the run, keep workers at it, and return what it came to; SIGTERM cancels that."""
+    main = asyncio.current_task()
+    assert main is not None
+    # Workers and folders must not stay behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
     witness = Witness()
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(client)
@@ -193,9 +196,3 @@ class WorkersDieError(PwfError):
         super().__init__(
             f"The workers die; the last one said: {lines[-1] if lines else '(nothing)'}"
         )
-
-
-def _die_by_sigterm_as_by_ctrl_c() -> None:
-    """Have SIGTERM clean up, too: workers and folders must not stay behind."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
