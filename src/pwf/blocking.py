@@ -152,7 +152,9 @@ class BlockingClient:
 
     def start(self, first: Publish, /, *, key: str | None = None) -> BlockingRun:
         """See `Client.start`."""
-        return self.start_many([first], keys=[key] if key is not None else None)[0]
+        start = requests.make_start(first, key, partitions=self.port.capabilities.partitions)
+        (reply,) = self._apply([start])
+        return BlockingRun(requests.read_started(start, reply), self)
 
     def start_many(
         self,
@@ -213,10 +215,11 @@ class BlockingClient:
         return reply is Answer.DONE
 
     def _apply(self, commands: Sequence[Command]) -> list[Reply]:
+        if len(commands) <= requests.BATCH:
+            return patiently_blocking(functools.partial(self._send, commands))
         replies: list[Reply] = []
         for first in range(0, len(commands), requests.BATCH):
-            send = functools.partial(self._send, commands[first : first + requests.BATCH])
-            replies += patiently_blocking(send)
+            replies += self._apply(commands[first : first + requests.BATCH])
         return replies
 
     def _send(self, commands: Sequence[Command]) -> list[Reply]:

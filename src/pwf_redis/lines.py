@@ -1,13 +1,14 @@
-"""One connection of an event loop, for round trips: commands out, replies in.
+"""Connections for round trips: commands out, replies in; one for event loops, one for threads.
 
-redis-py connects, logs in and finds masters. Then the stream that it reads from gives way to the protocol
-below, which has nothing between socket and parser: streams, locks and time-outs of their own took as long
-as the rest of a client's part in a round trip.
+redis-py connects, logs in and finds masters. From then on there is nothing between its socket and the
+parser: on an event loop, its streams, locks and time-outs took as long as the rest of a client's part in a
+round trip.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,19 +19,56 @@ from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import InvalidResponse
 
 from pwf_redis.rounds import Command
-from pwf_redis.target import Connection, transport_of
+from pwf_redis.target import BlockingConnection, Connection, hang_up, socket_of, transport_of
 
-__all__ = ["Line", "pack"]
+__all__ = ["BlockingLine", "Line"]
 
 # In C; redis-py's own for asyncio is not.
-pack: Callable[[Command], bytes] = pack_command  # type: ignore[assignment]  # takes longer tuples than it says
+_pack: Callable[[Command], bytes] = pack_command  # type: ignore[assignment]  # takes longer tuples than it says
 
 _CLOSED = "Connection closed by server."  # the driver's words
+_UNASKED = "The server says what nobody asked for."
+_READ = 65536  # bytes at a time
+
+
+@attrs.define(eq=False)
+class _Replies:
+    """The replies of one round trip after the other, out of whatever pieces they come in."""
+
+    _reader: Reader = attrs.field(
+        factory=lambda: Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
+    )
+    _found: list[Any] = attrs.field(factory=list)
+    _missing: int = 0
+
+    def expect(self, count: int) -> None:
+        """Begin with the next round trip."""
+        self._missing = count
+
+    def feed(self, data: bytes) -> list[Any] | None:
+        """Return all replies once the last of them is there; errors among them are the driver's.
+
+        Raises:
+            DriverConnectionError: If the server gives the connection up, or says what nobody asked for.
+            InvalidResponse: If it does not speak as Redis does.
+        """
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            if isinstance(reply, DriverConnectionError):  # it is loading, or has too many clients
+                raise reply
+            if not self._missing:
+                raise DriverConnectionError(_UNASKED)
+            self._found.append(reply)
+            self._missing -= 1
+        if self._missing:
+            return None
+        found, self._found = self._found, []
+        return found
 
 
 @attrs.define(eq=False)
 class Line(asyncio.Protocol):
-    """A connection with one round trip under way at a time.
+    """A connection of an event loop, with one round trip under way at a time.
 
     Attributes:
         connection: The driver's, which opens and closes it.
@@ -38,9 +76,7 @@ class Line(asyncio.Protocol):
 
     connection: Connection
     _transport: asyncio.Transport | None = attrs.field(default=None, init=False)
-    _reader: Reader = attrs.field(factory=Reader, init=False)
-    _replies: list[Any] = attrs.field(factory=list, init=False)
-    _missing: int = attrs.field(default=0, init=False)
+    _replies: _Replies = attrs.field(factory=_Replies, init=False)
     _answer: asyncio.Future[list[Any]] | None = attrs.field(default=None, init=False)
 
     @property
@@ -56,8 +92,7 @@ class Line(asyncio.Protocol):
         """
         async with asyncio.timeout_at(deadline):
             await self.connection.connect()
-        self._reader = Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
-        self._replies, self._missing = [], 0
+        self._replies = _Replies()
         self._transport = transport_of(self.connection)
         self._transport.set_protocol(self)
 
@@ -75,10 +110,10 @@ class Line(asyncio.Protocol):
             raise DriverConnectionError(_CLOSED)
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
-        self._missing = len(commands)
-        late = loop.call_at(deadline, self._end, TimeoutError)
+        self._replies.expect(len(commands))
+        late = loop.call_at(deadline, self._fail, TimeoutError)
         try:
-            transport.writelines([pack(one) for one in commands])
+            transport.writelines([_pack(one) for one in commands])
             return await self._answer
         finally:
             late.cancel()
@@ -90,31 +125,74 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in replies; the transport calls this."""
-        self._reader.feed(data)
+        if self._answer is None or self._answer.done():
+            self._fail(DriverConnectionError(_UNASKED))
+            return
         try:
-            while (reply := self._reader.gets()) is not False:
-                self._take(reply)
+            replies = self._replies.feed(data)
         except (DriverConnectionError, InvalidResponse) as error:
-            self._end(error)
-
-    def _take(self, reply: object) -> None:
-        if isinstance(reply, DriverConnectionError):  # it is loading, or has too many clients
-            raise reply
-        if not self._missing:
-            raise DriverConnectionError("The server says what nobody asked for.")
-        self._replies.append(reply)
-        self._missing -= 1
-        if not self._missing:
-            replies, self._replies = self._replies, []
-            if self._answer is not None and not self._answer.done():
+            self._fail(error)
+        else:
+            if replies is not None:
                 self._answer.set_result(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits; the transport calls this."""
-        self._end(DriverConnectionError(str(exc or _CLOSED)))
+        self._fail(DriverConnectionError(str(exc or _CLOSED)))
 
-    def _end(self, error: Exception | type[Exception]) -> None:
+    def _fail(self, error: Exception | type[Exception]) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         if self._transport is not None:
             self._transport.abort()
+
+
+@attrs.define(eq=False)
+class BlockingLine:
+    """A connection of one thread at a time.
+
+    Attributes:
+        connection: The driver's, which opens and closes it, and whose time-out the socket has.
+    """
+
+    connection: BlockingConnection
+    _socket: socket.socket | None = attrs.field(default=None, init=False)
+    _replies: _Replies = attrs.field(factory=_Replies, init=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed from here."""
+        return self._socket is not None
+
+    def open(self) -> None:
+        """Connect and log in."""
+        self.connection.connect()
+        self._replies, self._socket = _Replies(), socket_of(self.connection)
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Line.ask`; its time-out is for each part of the answer."""
+        if self._socket is None:
+            raise DriverConnectionError(_CLOSED)
+        self._replies.expect(len(commands))
+        try:
+            self._socket.sendall(b"".join(map(_pack, commands)))
+            replies = None
+            while replies is None:
+                data = self._socket.recv(_READ)
+                if not data:
+                    raise DriverConnectionError(_CLOSED)
+                replies = self._replies.feed(data)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise DriverConnectionError(str(error)) from error
+        return replies
+
+    def close(self) -> None:
+        """Close it; for the thread that uses it."""
+        self._socket = None
+        self.connection.disconnect()
+
+    def hang_up(self) -> None:
+        """End what another thread waits for."""
+        hang_up(self.connection)

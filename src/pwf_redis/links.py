@@ -1,6 +1,6 @@
 """Connections to one server, for an event loop and for threads: borrow one, one round trip, return it.
 
-redis-py's connections are used (on an event loop through a `Line`), its clients and pools are not, because
+redis-py's connections are used, each through a `Line`; its clients and pools are not, because
 they repeat commands on their own. Here a round trip is repeated once, and only if it was lost on a connection
 that had been lying idle: the server has most likely been restarted since. That is safe because
 everything that this adapter sends may be sent twice.
@@ -14,8 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import attrs
@@ -25,9 +24,9 @@ from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from pwf_core.errors import StoreClosedError, StoreUnavailableError
 from pwf_redis.errors import is_demoted, translate
-from pwf_redis.lines import Line, pack
+from pwf_redis.lines import BlockingLine, Line
 from pwf_redis.rounds import Command, Round
-from pwf_redis.target import BlockingConnection, Target, hang_up
+from pwf_redis.target import Target
 
 __all__ = ["MOST", "BlockingLinks", "Links", "closed", "raise_as_ours", "unwrap"]
 
@@ -208,8 +207,8 @@ class BlockingLinks:
         default=attrs.Factory(lambda self: threading.Semaphore(self.most), takes_self=True),
         init=False,
     )
-    _idle: list[BlockingConnection] = attrs.field(factory=list, init=False)
-    _busy: set[BlockingConnection] = attrs.field(factory=set, init=False)
+    _idle: list[BlockingLine] = attrs.field(factory=list, init=False)
+    _busy: set[BlockingLine] = attrs.field(factory=set, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def open(self) -> None:
@@ -226,7 +225,7 @@ class BlockingLinks:
 
     def perform(self, effect: Round) -> list[Any]:
         """Make a round trip."""
-        return self.ask(effect.commands)
+        return unwrap(self.ask_each(effect.commands), self.target.where)
 
     def ask_each(self, commands: Sequence[Command]) -> list[Any]:
         """See `Links.ask_each`."""
@@ -253,67 +252,57 @@ class BlockingLinks:
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         self.check_open()
-        while (connection := self._borrow()) is not None:
-            if not self.target.is_current(connection):
-                connection.disconnect()
-                continue
+        line = self._next_idle()
+        if line is not None:
             try:
-                return self._talk(connection, commands)
+                return self._talk(line, commands)
             except DriverConnectionError:
                 self._drop_idle()  # they are of the same age
-        return self._talk(self.target.blocking_connection(), commands)
+        return self._talk(BlockingLine(self.target.blocking_connection()), commands)
+
+    def _next_idle(self) -> BlockingLine | None:
+        while (line := self._borrow()) is not None:
+            if self.target.is_current(line.connection):
+                return line
+            line.close()
+        return None
 
     def check_open(self) -> None:
         """Raise if this has been closed."""
         if self._is_closed:
             raise closed(self.target)
 
-    def _borrow(self) -> BlockingConnection | None:
+    def _borrow(self) -> BlockingLine | None:
         with self._lock:
             return self._idle.pop() if self._idle else None
 
-    def _talk(
-        self,
-        connection: BlockingConnection,
-        commands: Sequence[Command],
-    ) -> list[Any]:
-        with self._in_use(connection):
-            connection.connect()
-            self.check_open()  # closed meanwhile, this connection was not seen
-            packed = [pack(one) for one in commands]
-            connection.send_packed_command(packed, check_health=False)
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
+    def _talk(self, line: BlockingLine, commands: Sequence[Command]) -> list[Any]:
+        with self._lock:
+            self._busy.add(line)
+        try:
+            if not line.is_open:
+                line.open()
+                self.check_open()  # closed meanwhile, this connection was not seen
+            replies = line.ask(commands)
             if any(map(is_demoted, replies)):  # a new connection may lead elsewhere
                 self._drop_idle()
-                connection.disconnect()  # it connects anew when it is used
-            return replies
-
-    @contextmanager
-    def _in_use(self, connection: BlockingConnection) -> Iterator[None]:
-        with self._lock:
-            self._busy.add(connection)
-        try:
-            yield
+                line.close()  # it is opened anew when it is used
         except BaseException:
-            connection.disconnect()
+            line.close()
             with self._lock:
-                self._busy.discard(connection)
+                self._busy.discard(line)
             raise
         with self._lock:
-            self._busy.discard(connection)
+            self._busy.discard(line)
             if not self._is_closed:
-                self._idle.append(connection)
-                return
-        connection.disconnect()
+                self._idle.append(line)
+                return replies
+        line.close()
+        return replies
 
     def _drop_idle(self) -> None:
-        while (connection := self._borrow()) is not None:
-            connection.disconnect()
+        while (line := self._borrow()) is not None:
+            line.close()
 
     def close(self) -> None:
         """Close every connection; round trips under way fail."""
@@ -322,5 +311,5 @@ class BlockingLinks:
         self._drop_idle()
         with self._lock:
             busy = tuple(self._busy)
-        for connection in busy:
-            hang_up(connection)
+        for line in busy:
+            line.hang_up()

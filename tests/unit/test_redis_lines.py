@@ -1,6 +1,8 @@
 """A line of the Redis adapter: replies go to who asked, or the line is given up."""
 
 import asyncio
+import socket
+from contextlib import suppress
 
 import pytest
 
@@ -8,7 +10,7 @@ pytest.importorskip("hiredis")
 from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError
 from redis.exceptions import ConnectionError as DriverConnectionError
 
-from pwf_redis.lines import Line
+from pwf_redis.lines import BlockingLine, Line
 
 
 class _Transport(asyncio.Transport):
@@ -120,17 +122,24 @@ class TestLine:
 
         asyncio.run(main())
 
-    @pytest.mark.parametrize("before", [b"", b":1\r\n"])
-    def test_what_nobody_asked_for_answers_nobody(self, before):
+    @pytest.mark.parametrize(
+        "said",
+        [
+            [b":1\r\n:2\r\n"],
+            [b":1\r\n:", b"2\r\n"],
+            [b":1\r\n", b":"],
+        ],
+    )
+    def test_what_nobody_asked_for_answers_nobody(self, said):
         """It would be taken for the next answer, and each answer for the one after it."""
 
         async def main():
             line, transport = await opened()
-            if before:
-                answer = await asked(line, ("PING",))
-                line.data_received(before)
+            answer = await asked(line, ("PING",))
+            for piece in said:
+                line.data_received(piece)
+            with suppress(DriverConnectionError):
                 assert await answer == [1]
-            line.data_received(b"+hello\r\n")
             assert transport.lost
             with pytest.raises(DriverConnectionError):
                 await (await asked(line, ("PING",)))
@@ -185,3 +194,76 @@ class TestLine:
             assert await answer == [b"PONG"]
 
         asyncio.run(main())
+
+
+class _BlockingConnection:
+    """The driver's, as far as a line for threads uses it: one end of a pair of sockets."""
+
+    def __init__(self):
+        self._sock = None
+
+    def connect(self):
+        self._sock, self.other = socket.socketpair()
+        self._sock.settimeout(0.2)
+
+    def disconnect(self):
+        self._sock.close()
+        self._sock = None
+
+
+@pytest.fixture
+def blocking():
+    """Give a line that is open, and what is at its other end."""
+    line = BlockingLine(_BlockingConnection())
+    line.open()
+    with line.connection.other as other:
+        yield line, other
+        if line.is_open:
+            line.close()
+
+
+class TestBlockingLine:
+    def test_one_round_trip_after_the_other(self, blocking):
+        line, other = blocking
+        for number in range(3):
+            other.sendall(b":%d\r\n$2\r\nxy\r\n" % number)
+            assert line.ask([("PING",), ("GET", "a")]) == [number, b"xy"]
+        assert other.recv(16) == b"*1\r\n$4\r\nPING\r\n*2"
+
+    def test_an_error_is_a_reply(self, blocking):
+        line, other = blocking
+        other.sendall(b"-NOSCRIPT No matching script.\r\n+PONG\r\n")
+        error, pong = line.ask([("EVALSHA", "0"), ("PING",)])
+        assert isinstance(error, NoScriptError)
+        assert pong == b"PONG"
+
+    @pytest.mark.parametrize(
+        ("said", "error"),
+        [
+            (b"-LOADING Redis is loading the dataset in memory\r\n", BusyLoadingError),
+            (b"HTTP/1.1 400 Bad Request\r\n", InvalidResponse),
+            (b"+PONG\r\n+PONG\r\n", DriverConnectionError),
+        ],
+    )
+    def test_a_server_that_does_not_serve(self, blocking, said, error):
+        line, other = blocking
+        other.sendall(said)
+        with pytest.raises(error):
+            line.ask([("PING",)])
+
+    def test_a_connection_that_is_lost(self, blocking):
+        line, other = blocking
+        other.close()
+        with pytest.raises(DriverConnectionError):
+            line.ask([("PING",)])
+
+    def test_a_connection_that_another_thread_ends(self, blocking):
+        line, _ = blocking
+        line.hang_up()
+        with pytest.raises(DriverConnectionError):
+            line.ask([("PING",)])
+
+    def test_an_answer_that_takes_too_long(self, blocking):
+        line, _ = blocking
+        with pytest.raises(TimeoutError):
+            line.ask([("PING",)])
