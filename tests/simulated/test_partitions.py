@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from msgspec.structs import replace
 from tests.simulated.shapes import SERVICES, SHAPES
@@ -18,8 +20,11 @@ _LOOK_MS = 1000  # as real workers do, however late the next timer is due
 class _Parted(_deployment.Deployment):
     """A worker that finds the store away, or gets no reply, is told so by the store's answers."""
 
+    told: ClassVar[int] = 0
+
     def _cut_off(self, worker: Worker, lane: Lane) -> None:
         if isinstance(lane.at, Apply) and lane.at.partly:
+            _Parted.told += 1
             away = [Answer.AWAY] * len(lane.at.commands)
             lane.answer = Applied([*away], [], _LOOK_MS, "away"), None
         else:
@@ -39,7 +44,9 @@ def test_shape_survives_a_part_that_is_away(
 ) -> None:
     """Claims and commits that had no answer, whether they were made or not, are made again."""
     monkeypatch.setattr("pwf.testing.exploration.Deployment", _Parted)
+    monkeypatch.setattr(_Parted, "told", 0)
 
     found = explore(*SERVICES, start=SHAPES[shape], faults=2, most=750, concurrency=concurrency)
 
     assert found.refused > 0
+    assert _Parted.told > 0

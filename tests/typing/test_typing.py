@@ -1,4 +1,7 @@
-"""What type checkers say about programs that use pwf: both accept the uses, both reject the misuses."""
+"""What type checkers say about programs that use pwf: both accept the uses, both reject the misuses.
+
+They look at pwf as it is installed, as a user's would: in CI that is the wheel, not the checkout.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from typing import Any, TypeAlias
 import pytest
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 ACCEPTED = ["use.py", "conformance.py"]
 MARK = re.compile(r"  # type: ignore$", re.MULTILINE)
 
@@ -21,10 +23,10 @@ Errors: TypeAlias = dict[str, dict[int, str]]
 """File name -> line -> what a checker has against it."""
 
 
-def run(*command: str | Path) -> str:
-    """Run a checker at the root of the repository, whose settings it reads."""
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a checker where it finds no settings, and nothing of pwf but what is installed."""
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True, check=False
     )
     assert done.returncode in {0, 1}, done.stdout + done.stderr  # from 2 on, it did not check
     return done.stdout
@@ -32,14 +34,15 @@ def run(*command: str | Path) -> str:
 
 def mypy(paths: list[Path]) -> Errors:
     """Return what mypy --strict says."""
-    lines = run("mypy", "--strict", "--output=json", *paths).splitlines()
+    lines = run("mypy", "--strict", "--output=json", *paths, cwd=paths[0].parent).splitlines()
     found = [json.loads(line) for line in lines if line.startswith("{")]
     return by_file(found, lambda one: (one["file"], one["line"]))
 
 
 def pyright(paths: list[Path]) -> Errors:
     """Return what pyright says."""
-    report = json.loads(run("pyright", "--outputjson", "--pythonpath", sys.executable, *paths))
+    options = ("--outputjson", "--pythonpath", sys.executable)
+    report = json.loads(run("pyright", *options, *paths, cwd=paths[0].parent))
 
     assert report["summary"]["filesAnalyzed"] == len(paths)
     return by_file(
@@ -60,10 +63,13 @@ def by_file(found: list[Any], where: Callable[[Any], tuple[str, int]]) -> Errors
 @pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"], name="errors")
 def check(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Errors:
     """What one checker says about all files, and about the misuses without their marks."""
-    unmarked = tmp_path_factory.mktemp("typing") / "unmarked.py"
-    unmarked.write_text(MARK.sub("", (HERE / "misuse.py").read_text()))
+    folder = tmp_path_factory.mktemp("typing")
+    texts = {name: (HERE / name).read_text() for name in [*ACCEPTED, "misuse.py"]}
+    texts["unmarked.py"] = MARK.sub("", texts["misuse.py"])
+    for name, text in texts.items():
+        (folder / name).write_text(text)
     checker: Callable[[list[Path]], Errors] = request.param
-    return checker([*(HERE / name for name in [*ACCEPTED, "misuse.py"]), unmarked])
+    return checker([folder / name for name in texts])
 
 
 @pytest.mark.parametrize("name", ACCEPTED)

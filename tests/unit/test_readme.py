@@ -66,3 +66,4 @@ def test_every_fence_is_closed_and_named():
         fences = re.findall(r"^```(\w*)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
         for number, language in zip(count(), fences, strict=False):
             assert bool(language) is (number % 2 == 0), f"{page}, fence {number + 1}"
+        assert len(fences) % 2 == 0, page

@@ -169,12 +169,13 @@ class TestLine:
 
     def test_an_answer_that_nobody_waits_for_any_more(self):
         async def main():
-            line, _ = await opened()
+            line, transport = await opened()
             answer = await asked(line, ("PING",))
             answer.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await answer
             line.data_received(b"+PONG\r\n")
+            assert transport.lost  # else it would answer the next one
 
         asyncio.run(main())
 
