@@ -81,20 +81,20 @@ class Line(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened, and not closed from here."""
-        return self.connection.is_connected
+        """Whether it may be asked."""
+        return self._transport is not None and not self._transport.is_closing()
 
     async def open(self, deadline: float) -> None:
-        """Connect and log in.
+        """Connect and log in; once. Closed meanwhile, it is not open.
 
         Raises:
             TimeoutError: If that takes until *deadline*, by the loop's clock.
         """
         async with asyncio.timeout_at(deadline):
             await self.connection.connect()
-        self._replies = _Replies()
-        self._transport = transport_of(self.connection)
-        self._transport.set_protocol(self)
+        if self.connection.is_connected:
+            self._transport = transport_of(self.connection)
+            self._transport.set_protocol(self)
 
     async def ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         """Send *commands* and return their replies, errors among them, as the driver's.
@@ -105,22 +105,22 @@ class Line(asyncio.Protocol):
             DriverConnectionError: If the connection is lost, or the server gives it up.
             TimeoutError: If the answer takes until *deadline*, by the loop's clock.
         """
-        transport = self._transport
-        if transport is None or transport.is_closing():
+        if self._transport is None or self._transport.is_closing():
             raise DriverConnectionError(_CLOSED)
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
         self._replies.expect(len(commands))
         late = loop.call_at(deadline, self._fail, TimeoutError)
         try:
-            transport.writelines([_pack(one) for one in commands])
+            self._transport.writelines([_pack(one) for one in commands])
             return await self._answer
         finally:
             late.cancel()
             self._answer = None
 
     async def close(self) -> None:
-        """Close it; who waits for an answer gets an error."""
+        """Close it, for good; who waits for an answer gets an error."""
+        self._abort()
         await self.connection.disconnect(nowait=True)
 
     def data_received(self, data: bytes) -> None:
@@ -130,7 +130,7 @@ class Line(asyncio.Protocol):
             return
         try:
             replies = self._replies.feed(data)
-        except (DriverConnectionError, InvalidResponse) as error:
+        except Exception as error:  # noqa: BLE001 -- the driver's parser trips over what is no Redis
             self._fail(error)
         else:
             if replies is not None:
@@ -138,13 +138,19 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits; the transport calls this."""
+        self._transport = None
         self._fail(DriverConnectionError(str(exc or _CLOSED)))
 
     def _fail(self, error: Exception | type[Exception]) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
-        if self._transport is not None:
-            self._transport.abort()
+        self._abort()
+
+    def _abort(self) -> None:
+        """Close it at once: what was not sent yet is not worth waiting for."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
 
 
 @attrs.define(eq=False)
@@ -161,13 +167,13 @@ class BlockingLine:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened, and not closed from here."""
+        """Whether it may be asked."""
         return self._socket is not None
 
     def open(self) -> None:
-        """Connect and log in."""
+        """Connect and log in; once."""
         self.connection.connect()
-        self._replies, self._socket = _Replies(), socket_of(self.connection)
+        self._socket = socket_of(self.connection)
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """See `Line.ask`; its time-out is for each part of the answer."""
@@ -189,7 +195,7 @@ class BlockingLine:
         return replies
 
     def close(self) -> None:
-        """Close it; for the thread that uses it."""
+        """Close it, for good; for the thread that uses it."""
         self._socket = None
         self.connection.disconnect()
 

@@ -112,23 +112,17 @@ class Links:
             self._idle.clear()
         limit = self.target.timeout
         deadline = loop.time() + min(patience or limit, limit)
+        room = self._room
         try:
-            await self._enter(deadline)
-            try:
+            if room.locked():
+                async with asyncio.timeout_at(deadline), room:
+                    return await self._ask(commands, deadline)
+            async with room:
                 return await self._ask(commands, deadline)
-            finally:
-                self._room.release()
         except Exception as error:  # noqa: BLE001 -- raised again
             if _is_silence(error):
                 await self._drop_idle()  # perhaps nobody hears them either
             raise_as_ours(error, self.target.where)
-
-    async def _enter(self, deadline: float) -> None:
-        if self._room.locked():
-            async with asyncio.timeout_at(deadline):
-                await self._room.acquire()
-        else:
-            await self._room.acquire()
 
     async def _ask(self, commands: Sequence[Command], deadline: float) -> list[Any]:
         self.check_open()
@@ -143,7 +137,7 @@ class Links:
     async def _next_idle(self) -> Line | None:
         while self._idle:
             line = self._idle.pop()
-            if self.target.is_current(line.connection):
+            if line.is_open and self.target.is_current(line.connection):
                 return line
             await line.close()
         return None
@@ -162,14 +156,14 @@ class Links:
             replies = await line.ask(commands, deadline)
             if any(map(is_demoted, replies)):  # a new connection may lead elsewhere
                 await self._drop_idle()
-                await line.close()  # it is opened anew when it is used
+                await line.close()
         except BaseException:
             await line.close()
             raise
         else:
             if self._is_closed:
                 await line.close()
-            else:
+            elif line.is_open:
                 self._idle.append(line)
             return replies
         finally:
@@ -286,7 +280,7 @@ class BlockingLinks:
             replies = line.ask(commands)
             if any(map(is_demoted, replies)):  # a new connection may lead elsewhere
                 self._drop_idle()
-                line.close()  # it is opened anew when it is used
+                line.close()
         except BaseException:
             line.close()
             with self._lock:
@@ -294,10 +288,11 @@ class BlockingLinks:
             raise
         with self._lock:
             self._busy.discard(line)
-            if not self._is_closed:
+            is_kept = line.is_open and not self._is_closed
+            if is_kept:
                 self._idle.append(line)
-                return replies
-        line.close()
+        if not is_kept:
+            line.close()
         return replies
 
     def _drop_idle(self) -> None:

@@ -137,6 +137,28 @@ def test_idle_connections_that_were_reset(own_redis: RedisServer, loop: str) -> 
 
 
 @pytest.mark.redis
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_large_request_that_is_given_up(own_redis: RedisServer, loop: str) -> None:
+    """Whether it was sent does not matter any more: its connection ends, once, and quietly."""
+
+    async def main() -> None:
+        problems: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: problems.append(what))
+        links = Links(Target.of_url(Url.parse(own_redis.url)))
+        links.open()
+        for _ in range(3):
+            asking = asyncio.create_task(links.ask([("ECHO", b"x" * 30_000_000)]))
+            await asyncio.wait([asking], timeout=0.001)  # so that it is being sent
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert await links.ask([("PING",)]) == [b"PONG"]
+        await links.close()
+        assert problems == []
+
+    pytest.importorskip(loop).run(main())
+
+
+@pytest.mark.redis
 def test_connections_that_have_gone_deaf(
     flavour: Flavour, own_redis: RedisServer, work: Work
 ) -> None:

@@ -19,7 +19,7 @@ class _Transport(asyncio.Transport):
     def __init__(self):
         super().__init__()
         self.sent = b""
-        self.lost = False
+        self.aborted = 0
 
     def set_protocol(self, protocol):
         self.protocol = protocol
@@ -28,12 +28,11 @@ class _Transport(asyncio.Transport):
         self.sent += data
 
     def is_closing(self):
-        return self.lost
+        return self.aborted > 0
 
     def abort(self):
-        if not self.lost:
-            self.lost = True
-            self.protocol.connection_lost(None)
+        self.aborted += 1
+        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
 
 class _Connection:
@@ -41,6 +40,7 @@ class _Connection:
 
     def __init__(self):
         self.is_connected = False
+        self.stays = True
         self.transport = _Transport()
 
     @property
@@ -48,7 +48,7 @@ class _Connection:
         return self
 
     async def connect(self):
-        self.is_connected = True
+        self.is_connected = self.stays
 
     async def disconnect(self, nowait):
         self.is_connected = False
@@ -100,7 +100,7 @@ class TestLine:
             error, pong = await answer
             assert isinstance(error, NoScriptError)
             assert pong == b"PONG"
-            assert not transport.lost
+            assert not transport.aborted
 
         asyncio.run(main())
 
@@ -118,7 +118,7 @@ class TestLine:
             line.data_received(said)
             with pytest.raises(error):
                 await answer
-            assert transport.lost
+            assert transport.aborted
 
         asyncio.run(main())
 
@@ -140,7 +140,7 @@ class TestLine:
                 line.data_received(piece)
             with suppress(DriverConnectionError):
                 assert await answer == [1]
-            assert transport.lost
+            assert transport.aborted
             with pytest.raises(DriverConnectionError):
                 await (await asked(line, ("PING",)))
 
@@ -163,7 +163,7 @@ class TestLine:
             answer = await asked(line, ("PING",), seconds=0.01)
             with pytest.raises(TimeoutError):
                 await answer
-            assert transport.lost
+            assert transport.aborted
 
         asyncio.run(main())
 
@@ -175,24 +175,34 @@ class TestLine:
             with pytest.raises(asyncio.CancelledError):
                 await answer
             line.data_received(b"+PONG\r\n")
-            assert transport.lost  # else it would answer the next one
+            assert transport.aborted  # else it would answer the next one
 
         asyncio.run(main())
 
-    def test_opened_again_it_begins_anew(self):
+    def test_closed_it_is_closed_for_good(self):
+        """What the transport says afterwards concerns nobody; and it is ended once."""
+
         async def main():
             line, transport = await opened()
-            answer = await asked(line, ("GET", "a"), ("GET", "b"))
-            line.data_received(b"$2\r\nxy\r\n$2\r\nz")
+            answer = await asked(line, ("PING",))
             await line.close()
             line.connection_lost(None)
             with pytest.raises(DriverConnectionError):
                 await answer
-            transport.lost = False
+            assert not line.is_open
+            assert transport.aborted == 1
+
+        asyncio.run(main())
+
+    def test_closed_while_it_opens_it_is_not_open(self):
+        async def main():
+            connection = _Connection()
+            connection.stays = False
+            line = Line(connection)
             await line.open(asyncio.get_running_loop().time() + 5)
-            answer = await asked(line, ("PING",))
-            line.data_received(b"+PONG\r\n")
-            assert await answer == [b"PONG"]
+            assert not line.is_open
+            with pytest.raises(DriverConnectionError):
+                await (await asked(line, ("PING",)))
 
         asyncio.run(main())
 
