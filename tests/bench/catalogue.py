@@ -82,10 +82,19 @@ def _pwf(
     *,
     workloads: str = "",
     workers: int = 1,
+    **options: str,
 ) -> System:
     asked = tuple(workloads.split())
     return System(
-        name, title, Kind.PWF, "pwf_", servers, workers=workers, backend=backend, workloads=asked
+        name,
+        title,
+        Kind.PWF,
+        "pwf_",
+        servers,
+        workers=workers,
+        backend=backend,
+        workloads=asked,
+        options=options,
     )
 
 
@@ -108,6 +117,14 @@ def _on_rabbit(name: str, title: str, options: str = "", **how: Any) -> System:
 SYSTEMS = (
     _pwf("pwf-memory", "pwf, memory", (), "memory://", workloads=_SPEEDS + " W6 W8", workers=0),
     _pwf("pwf-redis", "pwf, Redis", _ON_REDIS, _FUSED, workloads=_SPEEDS + " W6 W7 W9"),
+    _pwf(
+        "pwf-redis-threads",
+        "pwf, Redis, blocking client",
+        _ON_REDIS,
+        _FUSED,
+        workloads="W5",
+        BENCH_CLIENT="blocking",
+    ),
     _pwf(
         "pwf-redis-2",
         "pwf, Redis, 2 processes",

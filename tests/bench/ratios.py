@@ -90,9 +90,13 @@ def _latencies(results: Results) -> Iterator[Ratio]:
 def _starts(results: Results) -> Iterator[Ratio]:
     yield _over(results, "pwf-redis", "raw-redis", "W5 single", 0.8, other="XADD one by one")
     yield _over(results, "pwf-redis", "raw-redis", "W5 batched", 0.7, other="XADD by 64")
+    limit = "XADD one by one, blocking"
+    yield _over(results, "pwf-redis-threads", "raw-redis", "W5 single", 0.8, other=limit)
     for figure in ("W5 single", "W5 batched"):
         best = best_peer(results, figure)
         yield _over(results, "pwf-redis", best, figure, 3, versus="the best peer")
+    best = best_peer(results, "W5 single")
+    yield _over(results, "pwf-redis-threads", best, "W5 single", 3, versus="the best peer")
 
 
 def _killed(results: Results) -> Iterator[Ratio]:

@@ -1,4 +1,7 @@
-"""pwf itself, as users run it: `pwf worker` beside a client. `$BENCH_URL` says which backend."""
+"""pwf itself, as users run it: `pwf worker` beside a client.
+
+`$BENCH_URL` says which backend, `$BENCH_CLIENT` whether what starts runs is the blocking client.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,27 @@ from typing import Any
 
 from tests.bench.systems.speaking import RECOVERY, About, async_step, end, main
 
-from pwf import Client, Context, Next, Run, Service, Worker, connect, gather, publish, result
+from pwf import (
+    BlockingClient,
+    Client,
+    Context,
+    Next,
+    Run,
+    Service,
+    Worker,
+    connect,
+    connect_blocking,
+    gather,
+    publish,
+    result,
+)
 
 __all__ = ["bench"]
 
 URL = os.environ.get("BENCH_URL", "memory://")
 PROCESSES = os.environ.get("BENCH_WORKERS", "1")
 IS_MEMORY = URL.startswith("memory:")
+IS_BLOCKING = os.environ.get("BENCH_CLIENT") == "blocking"
 EXAMPLE = Path(__file__).parents[3] / "examples" / "registration.py"
 
 bench = Service("bench")
@@ -79,8 +96,9 @@ async def joined(ctx: Context, mark: str, run: int, work_ms: int) -> Next:
 class System:
     """The client's side."""
 
-    def __init__(self, backend: Client) -> None:
+    def __init__(self, backend: Client, starter: Client | BlockingClient) -> None:
         self._backend = backend
+        self._starter = starter
         self._runs: list[Run] = []
 
     async def chains(self, mark: str, runs: int, steps: int, work_ms: int) -> None:
@@ -103,11 +121,17 @@ class System:
     async def starts(self, mark: str, count: int, *, batched: bool) -> None:
         """See `speaking.Client`."""
         firsts = [publish("idle.step", mark, run, 1, 0, 0) for run in range(count)]
-        if batched:
-            await self._backend.start_many(firsts)
-        else:
-            for first in firsts:
-                await self._backend.start(first)
+        match self._starter:
+            case BlockingClient() as blocking if batched:
+                blocking.start_many(firsts)
+            case BlockingClient() as blocking:
+                for first in firsts:
+                    blocking.start(first)
+            case backend if batched:
+                await backend.start_many(firsts)
+            case backend:
+                for first in firsts:
+                    await backend.start(first)
 
     async def registrations(self, count: int) -> None:
         """Have that many users register at once; their workers are here, too."""
@@ -153,7 +177,8 @@ async def client() -> AsyncIterator[System]:
         backend = await stack.enter_async_context(connect(URL))
         if IS_MEMORY:
             await stack.enter_async_context(Worker(backend, bench))
-        yield System(backend)
+        starter = stack.enter_context(connect_blocking(URL)) if IS_BLOCKING else backend
+        yield System(backend, starter)
 
 
 def worker() -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import redis as blocking_redis
 import redis.asyncio as redis
 from tests.bench.systems.speaking import NAMESPACE, REDIS, About, batches, main
 
@@ -42,6 +43,7 @@ class System:
         """Return each limit, per second."""
         return {
             "XADD one by one": await self._adds(int(5000 * scale), 1),
+            "XADD one by one, blocking": self._blocking_adds(int(5000 * scale)),
             "XADD by 64": await self._adds(int(50_000 * scale), PIPELINE),
             "commit script": await self._commits(max(int(LANES * scale), 1)),
         }
@@ -57,6 +59,14 @@ class System:
                 pipe.xadd(STREAM, MESSAGE)
             await pipe.execute()
         return count / (time.perf_counter() - began)
+
+    def _blocking_adds(self, count: int) -> float:
+        with blocking_redis.from_url(REDIS) as server:
+            server.ping()
+            began = time.perf_counter()
+            for _ in range(count):
+                server.xadd(STREAM, MESSAGE)
+            return count / (time.perf_counter() - began)
 
     async def _commits(self, lanes: int) -> float:
         for script in (START, EXCHANGE):
