@@ -57,7 +57,8 @@ class Take(Struct, frozen=True):
     Attributes:
         services: Whose calls to take; served in turn, so that none starves the others.
         limit: How many calls at the most; 0 takes none.
-        claim_id: The claim of all that is granted. The same one again gets the same grants.
+        claim_id: The claim of all that is granted. The same one again, after an exchange that failed,
+            gets what that one was granted.
         lease_ms: How long each grant holds unless renewed.
         suspects: Whether one call that was lost with its workers before may be among them.
     """

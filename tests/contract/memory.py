@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
+from pwf_core.adapters import Settings, Url
 from pwf_core.commands import Message
 from pwf_core.names import service_of
 from pwf_core.paired import BlockingPaired, Paired
@@ -16,11 +18,8 @@ from pwf_core.testing.cable import Cable
 from pwf_core.testing.making import message
 from pwf_core.testing.shims import unblocked
 from pwf_core.wire import encode_messages
-from pwf_memory.backend import BlockingMemoryBackend, MemoryBackend
-from pwf_memory.broker import BlockingMemoryBroker, MemoryBroker, Queues
+from pwf_memory.adapter import adapter
 from pwf_memory.clock import SystemClock, VirtualClock
-from pwf_memory.store import BlockingMemoryStateStore, MemoryStateStore
-from pwf_memory.tables import Tables
 
 from .flavours import Driving
 
@@ -43,7 +42,7 @@ STATE = ("runs", "queues", "dead", "_keys", "_dying_keys", "_timers", "_heap", "
 
 
 class _Memory:
-    """One server: queues, tables and a clock."""
+    """One server, a URL of its own: queues, tables and a clock."""
 
     tick = 1000
     virtual = True
@@ -57,7 +56,10 @@ class _Memory:
     async def open(self, rules: Rules) -> None:
         self.ports: list[Any] = []
         self.rules = attrs.evolve(rules, paired=self.paired)
-        self.names = self.new_names()
+        self.url = Url.parse(f"memory://{secrets.token_hex(6)}")
+        # Kept here, as a server would, also while no port is open.
+        self.tables = self.make_store(here=True)._tables
+        self.queues = self.make_broker(here=True)._consumer.queues
 
     async def close(self) -> None:
         for port in self.ports:
@@ -74,47 +76,57 @@ class _Memory:
 
     async def elapse(self, ms: int) -> None:
         self.clock.advance(ms)
-        self.names[0].wake_all()
+        self.tables.wake_all()
 
     async def remember(self) -> None:
-        state = {name: getattr(self.names[0], name) for name in STATE}
+        state = {name: getattr(self.tables, name) for name in STATE}
         self.remembered = copy.deepcopy(state)
 
     async def rewind(self) -> None:
         for name, value in self.remembered.items():
-            setattr(self.names[0], name, value)
+            setattr(self.tables, name, value)
 
     async def inject(self, service: str, body: bytes) -> None:
-        self.names[1].put(service, body)
+        self.queues.put(service, body)
 
     async def redeliver(self, message: Message) -> None:
         await self.inject(service_of(message.address), encode_messages([message]))
 
-    def new_names(self) -> tuple[Tables, Queues]:
-        return Tables(self.rules, self.clock), Queues()
+    def settings(self, here: bool) -> Settings:
+        return Settings(namespace="here" if here else "there", rules=self.rules)
+
+    def make_broker(self, here: bool) -> Any:
+        make = adapter.blocking_broker if self.blocking else adapter.broker
+        return make(self.url, self.settings(here))
+
+    def make_store(self, here: bool) -> Any:
+        make = adapter.blocking_store if self.blocking else adapter.store
+        return self.timed(make(self.url, self.settings(here)))
+
+    def timed(self, port: Any) -> Any:
+        """Have the tables of *port* go by the clock of this harness."""
+        port._tables.clock = self.clock
+        return port
 
     def make_port(self, here: bool) -> Any:
-        return self.make(*(self.names if here else self.new_names()))
+        raise NotImplementedError
 
     async def opened(self, port: Any) -> Any:
         self.ports.append(unblocked(port) if self.blocking else port)
         await self.ports[-1].open()
         return self.ports[-1]
 
-    def make(self, tables: Tables, queues: Queues) -> Any:
-        raise NotImplementedError
-
 
 class MemoryBrokerHarness(_Memory):
-    def make(self, tables: Tables, queues: Queues) -> Any:
-        return BlockingMemoryBroker(queues) if self.blocking else MemoryBroker(queues)
+    def make_port(self, here: bool) -> Any:
+        return self.make_broker(here)
 
 
 class MemoryStoreHarness(_Memory):
     paired = True
 
-    def make(self, tables: Tables, queues: Queues) -> Any:
-        return BlockingMemoryStateStore(tables) if self.blocking else MemoryStateStore(tables)
+    def make_port(self, here: bool) -> Any:
+        return self.make_store(here)
 
 
 class MemoryBackendHarness(_Memory):
@@ -122,19 +134,19 @@ class MemoryBackendHarness(_Memory):
         await self.redeliver(message(f"{service}.task"))
 
     async def redeliver(self, message: Message) -> None:
-        self.names[0].enqueue(message)
+        self.tables.enqueue(message)
 
-    def make(self, tables: Tables, queues: Queues) -> Any:
-        return BlockingMemoryBackend(tables) if self.blocking else MemoryBackend(tables)
+    def make_port(self, here: bool) -> Any:
+        make = adapter.blocking_backend if self.blocking else adapter.backend
+        return self.timed(make(self.url, self.settings(here)))
 
 
 class MemoryPairedHarness(_Memory):
     paired = True
 
-    def make(self, tables: Tables, queues: Queues) -> Any:
-        if self.blocking:
-            return BlockingPaired(BlockingMemoryBroker(queues), BlockingMemoryStateStore(tables))
-        return Paired(MemoryBroker(queues), MemoryStateStore(tables))
+    def make_port(self, here: bool) -> Any:
+        pair = BlockingPaired if self.blocking else Paired
+        return pair(self.make_broker(here), self.make_store(here))
 
 
 @attrs.define(eq=False)

@@ -24,11 +24,20 @@ from pwf_core.commands import (
     Started,
 )
 from pwf_core.decisions import NewCall, NewGather, NewJoin
-from pwf_core.ids import ClaimId, RunId
+from pwf_core.ids import ClaimId, RunId, placed
 from pwf_core.names import service_of
 from pwf_core.ports import Applied, Backend, StateStore, Take
 from pwf_core.testing.harness import PATIENCE, Harness
-from pwf_core.testing.making import LEASE, SERVICE, call, claim, commit, decision, start
+from pwf_core.testing.making import (
+    LEASE,
+    SERVICE,
+    call,
+    claim,
+    commit,
+    decision,
+    new_run_id,
+    start,
+)
 from pwf_core.views import CallView, Outcome, RunView, Status
 
 __all__ = ["Bench", "open_bench"]
@@ -94,13 +103,30 @@ class Bench(ABC):
         return grant
 
     async def nothing(self, *services: str) -> None:
-        """Show that no call is there to run, by one that comes after it and arrives alone."""
-        for service in services or (SERVICE,):
-            await self.do(start(call(f"{service}.fence")))
-            (fence,) = await self.take(1, service)
+        """Show that no call is there to run, by others that come after it and arrive alone.
 
-            assert f"{service}.fence" == fence.address
-            await self.do(commit(fence))
+        There is one in each partition: those that nobody believes to have work are asked as well.
+        """
+        for service in services or (SERVICE,):
+            await self.grants(service, limit=0)  # what is due is not to come behind the fences
+            fences = self._fences(f"{service}.fence")
+            await self.do(*fences)
+            found: list[Granted] = []
+            async with asyncio.timeout(PATIENCE):
+                while len(found) < len(fences):
+                    found += await self.grants(service)
+                    if len(found) < len(fences):
+                        await self._wait(service)
+
+            assert [one.call.address for one in fences] == [one.address for one in found]
+            await self.do(*map(commit, found))
+
+    def _fences(self, address: str) -> list[Start]:
+        """Return the starts of one run in each partition."""
+        count = self.port.capabilities.partitions
+        if count == 1:
+            return [start(call(address))]
+        return [Start(placed(new_run_id(), number), call(address)) for number in range(count)]
 
     def start(self, first: NewCall | None = None, *, key: str = "", fingerprint: str = "") -> Start:
         """Return the command that starts a run of its own at this port."""

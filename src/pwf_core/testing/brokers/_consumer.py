@@ -12,33 +12,35 @@ from pwf_core.ports import Broker, Delivery
 from pwf_core.testing.harness import PATIENCE
 from pwf_core.testing.making import SERVICE, message
 
-__all__ = ["assert_empty", "names", "receive", "receive_and_ack"]
+__all__ = ["assert_empty", "names", "receive", "receive_and_ack", "receive_some"]
 
 _PAUSE = 0.1
+_MOST = 100  # messages asked for at once
 
 
-async def receive(
-    broker: Broker,
-    count: int,
-    *services: str,
-    limit: int = 100,
-) -> list[Delivery]:
-    """Return deliveries that name the next *count* messages, or are problems; not acked.
+async def receive(broker: Broker, count: int, *services: str) -> list[Delivery]:
+    """Return deliveries that name the next *count* messages, or are problems; not acked."""
+    found: list[Delivery] = []
+    async with asyncio.timeout(PATIENCE):
+        while (missing := count - _size(found)) > 0:
+            found += await receive_some(broker, min(missing, _MOST), *services)
+    return found
+
+
+async def receive_some(broker: Broker, limit: int, *services: str) -> list[Delivery]:
+    """Return what the broker gives out when it is asked for *limit* messages, and has any; not acked.
 
     A server under load may refuse to be consumed for a moment; what it holds must come all the
     same, as it does for workers, who ask again.
     """
-    found: list[Delivery] = []
+    wanted = services or (SERVICE,)
     async with asyncio.timeout(PATIENCE):
-        while (missing := count - _size(found)) > 0:
-            wanted = services or (SERVICE,)
-            deliveries: list[Delivery] = []
+        while True:
             with suppress(BrokerUnavailableError):
-                deliveries = await broker.receive(wanted, min(missing, limit))
-            found += deliveries
-            if not deliveries:
-                await broker.idle(wanted, _PAUSE)
-    return found
+                deliveries = await broker.receive(wanted, limit)
+                if deliveries:
+                    return deliveries
+            await broker.idle(wanted, _PAUSE)
 
 
 async def receive_and_ack(broker: Broker, count: int, *services: str) -> list[Message]:

@@ -8,7 +8,13 @@ import pytest
 
 from pwf_core.commands import Message
 from pwf_core.ports import Broker
-from pwf_core.testing.brokers._consumer import assert_empty, names, receive, receive_and_ack
+from pwf_core.testing.brokers._consumer import (
+    assert_empty,
+    names,
+    receive,
+    receive_and_ack,
+    receive_some,
+)
 from pwf_core.testing.harness import Harness, behaviour
 from pwf_core.testing.making import SERVICE, message
 
@@ -100,10 +106,12 @@ async def test_single_consumer_sees_the_order(harness: Harness[Broker]) -> None:
 async def test_receive_keeps_to_the_limit(harness: Harness[Broker]) -> None:
     """Not more messages than asked for, unless one delivery names more."""
     broker = await harness.connect()
-    await broker.publish([message() for _ in range(10)])
+    assert [] == await broker.receive([SERVICE], 100)  # who takes more is sent more, ahead of time
+    for sent in [*[[message()] for _ in range(10)], [message() for _ in range(10)]]:
+        await broker.publish(sent)
     received = 0
-    while received < 10:
-        deliveries = await receive(broker, 1, limit=3)
+    while received < 20:
+        deliveries = await receive_some(broker, 3)
         received += len(names(deliveries))
         await broker.ack(deliveries)
 

@@ -9,7 +9,7 @@ from pwf_core.ids import CallId
 from pwf_core.state import Rules
 from pwf_core.testing.bench import Bench, open_bench
 from pwf_core.testing.harness import PATIENCE, Harness, behaviour
-from pwf_core.testing.making import LEASE, call, commit, join, postpone
+from pwf_core.testing.making import LEASE, call, commit, join, new_run_id, postpone
 from pwf_core.views import Outcome, Status
 
 _SHORT = Rules(retention_ms=100, dead_retention_ms=200)
@@ -119,6 +119,8 @@ async def test_watching_ends_with_its_time(harness: Harness[object]) -> None:
         assert await watch.wait(0.01) is None
         await bench.commit(root)
         assert (await watch.wait(PATIENCE)).status is Status.FINISHED
+    async with bench.port.watch(new_run_id()) as watch:
+        assert await watch.wait(0.05) is None
 
 
 @behaviour(rules=_SHORT)

@@ -18,22 +18,26 @@ from pwf_core.testing.workflows._waiting import eventually
 from pwf_core.views import Status
 
 _LEASE = timedelta(milliseconds=600)
+_DELAY = timedelta(milliseconds=100)
 _ONCE = Retry(attempts=1)
 
 
 @behaviour()
 async def test_cancel(harness: WorkflowHarness[Any]) -> None:
-    """A cancelled run is over for all: who waits, who runs a call of it, and what was to come."""
-    work = Service("work")
+    """A cancelled run is over for all: who waits, who runs a call of it, and what was to come.
+
+    What was to come has no worker until then, and calls of another run come after it.
+    """
+    work, rest = Service("work"), Service("rest")
     loop = asyncio.get_running_loop()
     began, stopped = asyncio.Event(), asyncio.Event()
     contexts: list[Context] = []
+    ran: list[str] = []
 
     @work.task
     async def fork() -> Next:
-        return gather(
-            [publish(hold), publish(later).after(timedelta(hours=1))], then=publish(later)
-        )
+        members = [publish(hold), publish(later, "queued"), publish(later, "timed").after(_DELAY)]
+        return gather(members, then=publish(later, "then"))
 
     @work.task
     async def hold(ctx: Context) -> Next:
@@ -46,9 +50,9 @@ async def test_cancel(harness: WorkflowHarness[Any]) -> None:
             loop.call_soon_threadsafe(stopped.set)
         return result("never seen")
 
-    @work.task
-    async def later() -> None:
-        raise AssertionError
+    @rest.task
+    async def later(name: str) -> None:
+        ran.append(name)
 
     client = await harness.client()
     async with harness.worker(client, work, lease=_LEASE):
@@ -66,6 +70,11 @@ async def test_cancel(harness: WorkflowHarness[Any]) -> None:
         async with asyncio.timeout(PATIENCE):
             await stopped.wait()
         assert contexts[0].cancelled
+        async with harness.worker(client, rest):
+            fences = [publish(later, "fence"), publish(later, "timed fence").after(_DELAY)]
+            for one in await client.start_many(fences):
+                await one.result(timeout=PATIENCE)
+        assert ["fence", "timed fence"] == sorted(ran)
     with pytest.raises(RunCancelledError):
         await run.result(timeout=PATIENCE)
 

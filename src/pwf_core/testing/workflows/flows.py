@@ -312,15 +312,14 @@ async def test_delayed_calls(harness: WorkflowHarness[Any]) -> None:
         return result([moment - began for moment in ctx.results_as(float)])
 
     client = await harness.client()
-    async with harness.worker(client, work):
+    async with harness.worker(client, work, concurrency=1):  # one call after the other
         run = await client.start(publish(begin))
         after, at, past, none = await run.result(list[float], timeout=PATIENCE)
 
     # By the server's clock, which on this machine is ours but for its resolution.
     assert after > 0.18
     assert at > 0.18
-    assert past < PATIENCE
-    assert none < PATIENCE
+    assert max(past, none) < min(after, at)
 
 
 @behaviour()
