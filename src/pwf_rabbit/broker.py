@@ -96,7 +96,8 @@ class RabbitBroker:
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
         """See `Broker.reject`; they lie in the queue `pwf.{namespace}.rejected.messages`."""
-        if self._intake is None:
+        intake = self._intake  # whoever closes the broker meanwhile takes it away
+        if intake is None:
             return  # of an epoch that is over: they come again
         try:
             sent = await self._out().send([self._aside(one) for one in deliveries])
@@ -107,8 +108,8 @@ class RabbitBroker:
             if outcome is Sent.CONFIRMED:
                 done.append(delivery)
             else:
-                self._intake.put_back(delivery)  # kept until they can be set aside
-        await self._intake.ack(done)
+                intake.put_back(delivery)  # kept until they can be set aside
+        await intake.ack(done)
         if done:
             services = ", ".join(sorted({one.service for one in done}))
             self._strangers.note(len(done), services, done[0].problem)

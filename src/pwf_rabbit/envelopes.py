@@ -20,9 +20,10 @@ from pwf_core.wire import decode_messages, encode_messages
 
 __all__ = ["CALLS", "Envelope", "pack", "unpack"]
 
-# The most in one envelope. An entry has at most 300 bytes, so that an envelope stays far below the
-# 256 KiB that a broker moves without noticing.
-CALLS = 32
+# The most in one envelope. A worker whose handlers are slow may take one call of it at a time and give the
+# rest back, and RabbitMQ 4 sets a message aside that was given back more than 20 times.
+# See https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling.
+CALLS = 16
 
 
 @attrs.frozen

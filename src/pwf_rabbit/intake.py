@@ -3,8 +3,10 @@
 Theory of operation. What the server pushes waits in its lane until somebody receives it. A lane can
 end alone (its channel is closed, or its consumer cancelled by the server because the queue was
 deleted) or with the connection. The crew looks four times a second whether all lanes are as they
-should be, and raises those that are not. A lane's channel is its epoch: deliveries know the channel
-that they came by, and acking them does nothing once it is closed.
+should be, and raises those that are not, each in a task of its own: asked to consume a quorum queue
+that has no leader, the server says nothing for up to half a minute, and no other lane has to wait
+for that. A lane's channel is its epoch: deliveries know the channel that they came by, and acking
+them does nothing once it is closed.
 
 A lane that hears nothing for a while consumes anew, to be on the safe side: when a quorum queue is
 deleted and made anew within some 20 milliseconds, RabbitMQ 3.10 cancels nobody, counts the old
@@ -34,7 +36,7 @@ from pwf_rabbit.errors import translate
 from pwf_rabbit.lanes import Lane, Tag, Tray
 from pwf_rabbit.link import Connect, Link
 from pwf_rabbit.options import Options
-from pwf_rabbit.supervisor import Supervisor, pause
+from pwf_rabbit.supervisor import Supervisor, pause, stop
 from pwf_rabbit.topology import Queue
 
 __all__ = ["Intake"]
@@ -68,13 +70,12 @@ class Intake:
         return next((one.trouble for one in self._lanes.values() if one.trouble), None)
 
     async def receive(self, services: Sequence[str], limit: int) -> list[Delivery]:
-        """See `Broker.receive`; waits only for consumers that were never tried before."""
+        """See `Broker.receive`; waits only for consumers that were never tried, if all others are idle."""
         if limit <= 0:
             return []
         lanes = self._wish(services, limit)
+        await self._judgement(lanes)
         for lane in lanes:
-            if not lane.judged.is_set():
-                await self._judgement(lane)
             if isinstance(lane.trouble, ConfigurationError) and not lane.was_up:
                 raise ConfigurationError(*lane.trouble.args) from lane.trouble
         taken = self._take(lanes, limit)
@@ -154,17 +155,26 @@ class Intake:
 
     async def tend(self, link: Link) -> None:
         """See `Crew.tend`."""
+        looks: dict[Lane, asyncio.Task[None]] = {}
         try:
             while True:
-                for lane in list(self._lanes.values()):
-                    await self._look_after(lane, link)
+                for lane in self._lanes.values():
+                    look = looks.get(lane)
+                    if look is not None and not look.done():
+                        continue
+                    if look is not None:
+                        look.result()  # a fault of ours ends the epoch
+                    looks[lane] = asyncio.create_task(self._look_after(lane, link))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_WATCH):
                         await self._kick.wait()
                 self._kick.clear()
         finally:
-            for lane in self._lanes.values():
-                lane.end()
+            try:
+                await stop(looks.values())
+            finally:
+                for lane in self._lanes.values():
+                    lane.end()
 
     async def _look_after(self, lane: Lane, link: Link) -> None:
         now = asyncio.get_running_loop().time()
@@ -172,6 +182,7 @@ class Intake:
             lane.parked = True
             lane.prefetch = max(lane.prefetch // 2, 1)
             await self._end(lane)
+            self._kick.set()  # somebody may have asked for it meanwhile
         elif lane.is_up and not self._is_due(lane, now):
             if lane.is_short:
                 await self._try(lane, self._widen)
@@ -261,10 +272,16 @@ class Intake:
                     f"Service {lane.service} is not consumed: {lane.trouble}",
                 ) from lane.trouble
 
-    async def _judgement(self, lane: Lane) -> None:
-        while not lane.judged.is_set():
+    async def _judgement(self, lanes: Sequence[Lane]) -> None:
+        """Wait until all *lanes* have been tried once, or one has something to receive."""
+        while not any(lane.has_work for lane in lanes):
+            judged = [lane.judged for lane in lanes if not lane.judged.is_set()]
+            if not judged:
+                return
             link = await self.supervisor.link()
-            waits = [asyncio.ensure_future(one.wait()) for one in (lane.judged, link.lost)]
+            self._arrived.clear()
+            events = (*judged, self._arrived, link.lost)
+            waits = [asyncio.ensure_future(one.wait()) for one in events]
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:

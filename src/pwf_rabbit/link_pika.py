@@ -1,7 +1,9 @@
 """Links through pika's event-driven connection, on the running event loop.
 
-pika calls back; each question becomes a future here, which fails when its channel closes. It ships
-no types, so everything of it is `Any`.
+pika calls back; each question becomes a future here, which fails when its channel closes. While a
+connection is being closed, none of its channels can be used, but they end only with the server's answer
+or, if that server is gone without a word, with the heartbeat. It ships no types, so everything of it is
+`Any`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import pika
 from pika import spec
 from pika.adapters.asyncio_connection import AsyncioConnection
 
+from pwf_core.errors import PwfError
 from pwf_rabbit.confirms import Confirms
 from pwf_rabbit.errors import translate
 from pwf_rabbit.ledger import Ack
@@ -146,12 +149,12 @@ class _PikaChannel:
 
     @property
     def is_open(self) -> bool:
-        return self._is_open
+        return self._is_open and bool(self._channel.is_open)
 
     @property
     def is_consuming(self) -> bool:
         # pika forgets the tag of a consumer that the server has cancelled.
-        return self._is_open and self._consumers.issubset(self._channel.consumer_tags)
+        return self.is_open and self._consumers.issubset(self._channel.consumer_tags)
 
     async def declare(self, queue: Queue, *, passive: bool = False) -> None:
         with _translated(self._where, queue):
@@ -184,14 +187,23 @@ class _PikaChannel:
             headers=dict(headers),
             message_id=str(number),
         )
-        if self._is_open:
-            self._channel.basic_publish("", queue, body, properties, mandatory=MANDATORY)
+        if not self.is_open:
+            _settle(future, Sent.UNKNOWN)  # nobody need wait for what was never sent
+            return future
+        try:
+            with _translated(self._where):
+                self._channel.basic_publish("", queue, body, properties, mandatory=MANDATORY)
+        except PwfError:
+            # The server counts one less than we do, so its confirms would be for others.
+            self._abandon()
+            self._confirms.lost()
         return future
 
     async def ack(self, acks: Sequence[Ack]) -> None:
-        for one in acks:
-            if self._is_open:  # else they are of an epoch that is over, and come again
-                self._channel.basic_ack(one.number, multiple=one.multiple)
+        with _translated(self._where):
+            for one in acks:
+                if self.is_open:  # else they are of an epoch that is over, and come again
+                    self._channel.basic_ack(one.number, multiple=one.multiple)
 
     async def get(self, queue: Queue) -> tuple[int, bytes] | None:
         def start(done: _Done) -> None:
@@ -203,7 +215,7 @@ class _PikaChannel:
             return got
 
     async def close(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             return
         with _translated(self._where):
             closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -228,8 +240,10 @@ class _PikaChannel:
 
     def _abandon(self) -> None:
         self._is_open = False
-        if self._channel is not None and self._channel.is_open:
-            self._channel.close()
+        channel = self._channel
+        # One that is still opening is closed, too: its late answer would have it stay for nobody.
+        if channel is not None and not (channel.is_closing or channel.is_closed):
+            channel.close()
 
     def _on_close(self, _channel: Any, reason: BaseException) -> None:
         self._is_open = False

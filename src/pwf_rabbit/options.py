@@ -41,9 +41,12 @@ class Options:
         files: Whom to trust beside the system's authorities, and our own certificate.
         topology: Names and arguments of queues.
         prefetch: How many AMQP messages per service may be here at the most without being acked; up
-            to 32 calls travel in each. 64 keeps a worker busy over one round trip when calls travel
+            to 16 calls travel in each. 64 keeps a worker busy over one round trip when calls travel
             alone. Where handlers are slow, fewer are fetched, down to one.
-        heartbeat: Seconds after which a silent connection counts as lost; 0 never does.
+        heartbeat: Seconds that both sides agree on: whoever has nothing to say shows twice within them
+            that it is there. The server gives up a silent worker, and frees what it pushed to it,
+            after two to three heartbeats; we give up a silent server after up to four (of less than
+            5 seconds: some seconds later, which the drivers add). 0 turns it off.
         timeout: Seconds that one operation may take, connecting included.
         driver: The client library; None leaves it to the flavour: aio-pika for the async one, pika
             for the blocking one. pika carries two to three times as much where calls travel alone.
@@ -58,7 +61,7 @@ class Options:
     files: TlsFiles = attrs.field(default=TlsFiles())
     topology: Topology = attrs.field(default=Topology("default"))
     prefetch: int = 64
-    heartbeat: int = 10  # RabbitMQ's advice is 5 to 20; a blocked event loop is not yet a lost one
+    heartbeat: int = 5  # RabbitMQ's advice is 5 to 20; an event loop blocked for 10 is not yet lost
     timeout: float = 10.0
     driver: Driver | None = None
     signer: Signer | None = None
@@ -89,7 +92,7 @@ class Options:
             files=TlsFiles.read(url, "amqps"),
             topology=Topology(settings.namespace, kind),
             prefetch=url.option("prefetch", _whole(1, 65535), 64),
-            heartbeat=url.option("heartbeat", _whole(0, 3600), 10),
+            heartbeat=url.option("heartbeat", _whole(0, 3600), 5),
             timeout=url.option("timeout", _seconds, 10.0),
             driver=url.option("driver", _driver, None),
             signer=settings.signer,

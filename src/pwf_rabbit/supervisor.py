@@ -21,16 +21,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError, PwfError
 from pwf_rabbit.errors import translate
 from pwf_rabbit.link import Connect, Link
 from pwf_rabbit.options import Options
 
-__all__ = ["ASKING", "Crew", "Supervisor", "pause"]
+__all__ = ["ASKING", "Crew", "Supervisor", "pause", "stop"]
 
 ASKING = 0.2  # the share of a deadline that a doubted link has to show that it lives
 
@@ -38,7 +38,7 @@ _BASE = 0.1  # seconds before the second attempt; the first comes at once
 _CAP = 2.0  # a server that is back is found within this
 _STABLE = 5.0  # a link that lasted so long was a good one: begin anew with short pauses
 _FAREWELL = 2.0  # how long to wait for a server's goodbye
-_AGAIN = 0.2  # after which a crew that goes on is cancelled again
+_AGAIN = 0.2  # after which who goes on is cancelled again
 
 _log = logging.getLogger("pwf_rabbit")
 
@@ -207,10 +207,10 @@ class Supervisor:
         finally:
             self._link = None
             losing.cancel()
-            while not tending.done():
-                tending.cancel()
-                await asyncio.wait((tending,), timeout=_AGAIN)
-            await _farewell(link)
+            try:
+                await stop((tending,))
+            finally:
+                await _farewell(link)
 
     def _failed(self, error: Exception) -> None:
         failure = translate(error, self._options.where, connecting=True)
@@ -234,6 +234,23 @@ class Supervisor:
 def pause(attempt: int, chance: Callable[[], float] = random.random) -> float:
     """Return how long to wait after the failed attempt number *attempt* (from 0), in seconds."""
     return float(min(_CAP, _BASE * 2.0 ** min(attempt, 10)) * (0.5 + chance() / 2))
+
+
+async def stop(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel *tasks* until all have ended, since drivers lose a cancellation now and then.
+
+    Who is cancelled meanwhile hears of it afterwards, so that nothing goes on behind its back.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while alive := [one for one in tasks if not one.done()]:
+        for one in alive:
+            one.cancel()
+        try:
+            await asyncio.wait(alive, timeout=_AGAIN)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def _together(failures: Sequence[PwfError]) -> PwfError:

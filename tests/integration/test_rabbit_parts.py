@@ -16,9 +16,11 @@ from pwf_core.adapters import Durability, Settings, Url
 from pwf_core.commands import Message
 from pwf_core.errors import BrokerUnavailableError, ConfigurationError, UnsupportedError
 from pwf_rabbit.adapter import adapter
+from pwf_rabbit.broker import RabbitBroker
 from pwf_rabbit.confirms import Confirms
 from pwf_rabbit.envelopes import CALLS, pack, unpack
 from pwf_rabbit.errors import AccessRefusedError, QueueMissingError, translate
+from pwf_rabbit.intake import Intake
 from pwf_rabbit.lanes import Lane
 from pwf_rabbit.ledger import Ack, Ledger
 from pwf_rabbit.link import Sent
@@ -115,7 +117,7 @@ class TestEnvelopes:
             assert numbers == sorted(numbers)
 
     @pytest.mark.parametrize(
-        ("calls", "size"), [(1, 1), (3, 1), (4, 2), (20, 4), (1024, 32), (9999, 32)]
+        ("calls", "size"), [(1, 1), (3, 1), (4, 2), (20, 4), (256, 16), (9999, 16)]
     )
     def test_are_as_many_as_large(self, calls, size):
         """A few slow calls are spread over the workers."""
@@ -335,6 +337,42 @@ class TestClosing:
                 await asyncio.sleep(0)  # the crew has begun
                 await supervisor.close()
             assert link.lost.is_set()
+
+        asyncio.run(main())
+
+    def test_ends_a_link_that_was_doubted_for_nothing(self):
+        """Its server is well, and would go on pushing into it; at that moment its crew still ends."""
+
+        class Parting(Node):
+            def __init__(self):
+                super().__init__("a")
+                self.ending, self.is_closed = asyncio.Event(), False
+
+            async def close(self):
+                self.is_closed = True
+
+            async def tend(self, link):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    self.ending.set()
+                    await asyncio.Event().wait()
+
+        async def main():
+            link = Parting()
+
+            async def connect(_options, _name):
+                return link
+
+            supervisor = Supervisor(connect, options("amqp://a"), "test", link)
+            async with asyncio.timeout(10):
+                await supervisor.link()
+                await asyncio.sleep(0)  # the crew has begun
+                link.lost.set()
+                await link.ending.wait()
+                await supervisor.close()
+            assert link.is_closed
+            assert asyncio.all_tasks() == {asyncio.current_task()}
 
         asyncio.run(main())
 
@@ -572,6 +610,160 @@ class TestOutlet:
         self.on(check)
 
 
+class Server(Wire):
+    """A link whose channels consume; the server is silent about queues of the services in `silent`."""
+
+    def __init__(self):
+        super().__init__()
+        self.silent = set()
+        self.consumed = []  # services, with the channels that consume them or did, in order
+        self.stubborn = False  # whether a driver loses the cancellation of who waits for its answer
+        self.fault = None  # what it raises
+
+    async def channel(self, *, publishes=False):
+        channel = ServerChannel(self)
+        if publishes:
+            self.publishing.append(channel)
+        return channel
+
+    def of(self, service):
+        """Return the channels of that service."""
+        return [channel for name, channel in self.consumed if name == service]
+
+
+class ServerChannel(WireChannel):
+    is_consuming = True
+
+    def __init__(self, wire):
+        super().__init__(wire)
+        self.closing = asyncio.Event()
+        self.closing.set()
+
+    async def consume(self, queue, prefetch, on_delivery):
+        service = queue.name.rpartition(".")[2]
+        if self.wire.fault is not None:
+            raise self.wire.fault
+        self.prefetch, self.push = prefetch, on_delivery
+        self.wire.consumed.append((service, self))
+        if service in self.wire.silent:
+            if self.wire.stubborn:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+            await asyncio.Event().wait()
+
+    async def ack(self, acks):
+        pass
+
+    async def close(self):
+        self.is_open = False
+        await self.closing.wait()
+
+
+class TestIntake:
+    def on(self, check):
+        """Run *check* on an intake and its server; nothing of it goes on afterwards."""
+
+        async def main():
+            server = Server()
+
+            async def connect(_options, _name):
+                server.lost.clear()
+                return server
+
+            intake = Intake(connect, options("amqp://mq/"))
+            async with asyncio.timeout(10):
+                try:
+                    await check(intake, server)
+                finally:
+                    await intake.close()
+            await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+        asyncio.run(main())
+
+    def test_a_queue_without_a_leader_holds_up_no_other(self):
+        """The server says nothing for as long as it has none; whoever receives hears of the others."""
+
+        async def check(intake, server):
+            server.silent = {"a"}
+            receiving = asyncio.create_task(intake.receive(["a", "b"], 1))
+            await eventually(lambda: server.of("a") and server.of("b"))
+            assert not receiving.done()
+            server.of("b")[0].push(1, pack([message("b")])[0].body)
+            assert [one.service for one in await receiving] == ["b"]
+            server.of("b")[0].is_consuming = False  # cancelled
+            await eventually(lambda: len(server.of("b")) == 2)
+            assert len(server.of("a")) == 1
+
+        self.on(check)
+
+    def test_ends_all_that_the_server_owes_an_answer(self):
+        """Also where a driver loses the first cancellation."""
+
+        async def check(intake, server):
+            server.silent, server.stubborn = {"a", "b"}, True
+            receiving = asyncio.create_task(intake.receive(["a", "b"], 1))
+            await eventually(lambda: server.of("a") and server.of("b"))
+            await intake.close()
+            with pytest.raises(BrokerUnavailableError):
+                await receiving
+
+        self.on(check)
+
+    def test_a_lane_that_is_asked_for_while_it_is_handed_back_is_raised_at_once(self, monkeypatch):
+        monkeypatch.setattr("pwf_rabbit.intake._PATIENCE", 0)
+        monkeypatch.setattr("pwf_rabbit.intake._WATCH", 1000)  # only who is asked for is looked at
+
+        async def check(intake, server):
+            await intake.receive(["a"], 1)
+            (first,) = server.of("a")
+            first.closing.clear()
+            first.push(1, pack([message("a")])[0].body)
+            await intake.receive(["b"], 1)
+            await eventually(lambda: not first.is_open)  # it is handed back
+            assert await intake.receive(["a"], 1) == []
+            await intake.receive(["c"], 1)  # the lanes have been looked at
+            assert len(server.of("a")) == 1
+            first.closing.set()
+            await eventually(lambda: len(server.of("a")) == 2)
+
+        self.on(check)
+
+    def test_a_fault_of_a_lane_is_logged_and_ends_the_epoch(self, caplog):
+        async def check(intake, server):
+            await intake.receive(["a"], 1)
+            server.fault = ZeroDivisionError("ours")
+            server.of("a")[0].is_consuming = False
+            await eventually(lambda: "a fault of pwf_rabbit itself" in caplog.text)
+            server.fault = None
+            await eventually(lambda: len(server.of("a")) == 2)
+
+        self.on(check)
+
+
+class TestRejecting:
+    @pytest.mark.parametrize("answer", [Sent.CONFIRMED, Sent.UNKNOWN])
+    def test_goes_on_while_the_broker_is_closed(self, answer):
+        """They come again to somebody else, and are set aside then."""
+
+        async def main():
+            server = Server()
+
+            async def connect(_options, _name):
+                return server
+
+            broker = RabbitBroker(options("amqp://mq/"), connect)
+            await broker.receive(["a"], 1)
+            server.of("a")[0].push(1, b"rubbish")
+            rejecting = asyncio.create_task(broker.reject(await broker.receive(["a"], 1)))
+            await eventually(lambda: server.publishing and server.publishing[0].sent)
+            await broker.close()
+            server.publishing[0].sent[0].set_result(answer)
+            async with asyncio.timeout(10):
+                await rejecting
+
+        asyncio.run(main())
+
+
 class TestOptions:
     def test_have_defaults(self):
         found = options("amqp://localhost")
@@ -584,6 +776,8 @@ class TestOptions:
         )
         assert found.topology == Topology("default", QueueKind.QUORUM)
         assert not found.tls
+        assert (found.prefetch, found.heartbeat, found.timeout) == (64, 5, 10.0)
+        assert found == Options()
 
     def test_are_read(self):
         found = options(
