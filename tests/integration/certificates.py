@@ -3,8 +3,7 @@
 import shutil
 import subprocess
 
-import pytest
-
+from pwf.testing.plugin import _go_without
 from pwf.testing.servers import LOOPBACK
 
 _REQUEST = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
@@ -15,7 +14,7 @@ class Authority:
 
     def __init__(self, folder):
         if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed, which makes the certificates")
+            _go_without("openssl is not installed, which makes the certificates.")
         self.folder = folder
         self.ca, self._key = folder / "ca.pem", folder / "ca.key"
         _openssl("-subj", "/CN=nobody trusts us", "-out", self.ca, "-keyout", self._key)

@@ -35,3 +35,6 @@ def test_chaos(backend: str, servers: list[str], request: pytest.FixtureRequest)
     assert set(rows) >= JUDGED
     assert [] == [name for name in JUDGED if not rows[name].is_met], verdict.misses
     assert int(rows["runs finished"].value) > 10
+    # Of what the plan has several of, some must have struck.
+    assert int(rows["worker kills"].value) > 0
+    assert int(rows["connections cut"].value) > 0

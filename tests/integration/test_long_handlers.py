@@ -67,6 +67,7 @@ def test_longer_than_time_outs(
             run = await client.start(publish(f"work.{task}"))
             await eventually(lambda: work.held)
             assert await run.result(timeout=LIMIT) == "done"
+            assert work.go.is_set()  # else it has given up waiting for that
             await works(client)
 
     asyncio.run(main())

@@ -21,6 +21,7 @@ from tests.integration.workflows import (
     innocent,
     poison,
     seizing,
+    stubborn,
 )
 
 from pwf import Client, Run, RunFailedError, Status, connect, publish
@@ -54,7 +55,7 @@ def url(request: pytest.FixtureRequest) -> str:
     if request.param == "redis":
         return f"{redis}?{space}"
     amqp = request.getfixturevalue("amqp_url")
-    return f"{amqp}?{space}&store={redis}&heartbeat=5"  # a paused worker is noticed sooner
+    return f"{amqp}?{space}&store={redis}&heartbeat=2"  # a paused worker is noticed sooner
 
 
 class Crew:
@@ -82,9 +83,9 @@ class Crew:
         self._processes.append(process)
         return process
 
-    def let_go(self) -> None:
-        """Have `hang_once` finish from now on."""
-        Path(f"{self.log}.go").touch()
+    def let_go(self, attempt: int | None = None) -> None:
+        """Have `hang_once` finish from now on, or one attempt of `stubborn`."""
+        Path(f"{self.log}.go{attempt or ''}").touch()
 
     def stop(self) -> None:
         """End what still runs."""
@@ -164,24 +165,33 @@ def test_stopped_worker_hands_back_at_once(url: str, crew: Crew, *, blocking: bo
     assert run(main, url) == 1
 
 
-def test_paused_worker_commits_nothing(url: str, crew: Crew) -> None:
-    """A worker that slept through its lease finds that another one has done the work."""
+@pytest.mark.parametrize("successor", ["works", "is done"])
+def test_paused_worker_commits_nothing(url: str, crew: Crew, successor: str) -> None:
+    """A worker that slept through its lease is refused, while another one has its call and later."""
 
-    async def main(backend: Client) -> tuple[Any, int]:
+    async def main(backend: Client) -> Any:
         first = crew.start()
-        run = await backend.start(publish(hang_once))
-        await crew.wait_for("hang_once 1")
+        run = await backend.start(publish(stubborn))
+        await crew.wait_for("stubborn 1")
         first.send_signal(signal.SIGSTOP)
-        crew.let_go()
-        crew.start()
-        value = await run.result(timeout=LIMIT)
+        second = crew.start()
+        await crew.wait_for("stubborn 2")
+        if successor == "is done":
+            crew.let_go(2)
+            assert await run.result(timeout=LIMIT) == 2
         first.send_signal(signal.SIGCONT)
+        crew.let_go(1)
+        refused = "lease lost" if successor == "works" else "ended"
+        await crew.wait_for(f"stubborn: {refused} (run {run.id}")
+        assert "attempt 1)" in crew.logged()
+        crew.let_go(2)
+        assert await run.result(timeout=LIMIT) == 2
+        assert crew.lines() == ["stubborn 1", "stubborn 2", "innocent 2"]
+        second.kill()  # the first still works
         more = await backend.start(publish(chain, 20))
-        await more.result(timeout=LIMIT)
-        assert first.poll() is None
-        return value, len(crew.lines())
+        return await more.result(timeout=LIMIT)
 
-    assert run(main, url) == (2, 2)
+    assert run(main, url) == "done"
 
 
 @pytest.mark.parametrize("kind", ["exit", "segfault", "kill"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -364,7 +363,7 @@ def test_encrypted(flavour: Flavour, redis_server: RedisServer, tmp_path: Path, 
 
 
 def test_master_dies(flavour: Flavour, broker: str, space: str, work: Work) -> None:
-    """Its replica takes its place: what that has goes on, and the other masters never wait."""
+    """Its replica takes its place: what that has goes on then, and the other masters never wait."""
 
     async def main(cluster: RedisCluster) -> None:
         url = beside(broker, cluster, space)
@@ -374,14 +373,29 @@ def test_master_dies(flavour: Flavour, broker: str, space: str, work: Work) -> N
         ):
             held = await client.start_many([publish("work.hold") for _ in range(12)])
             await eventually(lambda: len(work.held) == 12)
-            runs = await chains(client, 30, 400)
-            waiting = [asyncio.create_task(run.result(timeout=LIMIT)) for run in [*held, *runs]]
+            runs = await chains(client, 30, 200)
+            places = {run.id: cluster.master_of(slot_of(run, space)) for run in [*held, *runs]}
+            node = places[held[0].id]
+            there = [run for run in [*held, *runs] if places[run.id] is node]
+            here = [run for run in held if places[run.id] is not node]
+            longer = [run for run in runs if places[run.id] is not node]
+            assert here
+            assert longer
+            waiting = asyncio.create_task(held[0].result(timeout=3 * LIMIT))
+            heir = cluster.replicas[cluster.masters.index(node)]
+            # It waits until it is told, for as long as that takes.
+            heir.ask("CONFIG", "SET", "cluster-replica-no-failover", "yes")
+            heir.ask("CONFIG", "SET", "cluster-replica-validity-factor", 0)
             await asyncio.to_thread(cluster.replicated)
-            cluster.master_of(slot_of(held[0], space)).kill()
-            began = time.monotonic()
+            node.kill()
             work.go.set()
-            assert await asyncio.gather(*waiting) == ["done"] * 42
-            assert time.monotonic() - began < LIMIT
+            async with asyncio.timeout(LIMIT / 4):
+                await done(here)
+            await done(longer)
+            assert not waiting.done()
+            heir.ask("CONFIG", "SET", "cluster-replica-no-failover", "no")
+            await done(there)
+            assert await waiting == "done"
             assert work.held == [1] * 12
             await done(await chains(client))
             await until(lambda one: not one.problem, flavour, worker)
@@ -391,9 +405,11 @@ def test_master_dies(flavour: Flavour, broker: str, space: str, work: Work) -> N
 
 
 def test_client_that_only_waits_hears_of_a_failover(
-    flavour: Flavour, space: str, work: Work
+    flavour: Flavour, space: str, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It listens where the run is now, though it has asked for nothing else meanwhile."""
+    never = 3600.0
+    monkeypatch.setattr("pwf._waiting.RECHECK", never)  # so only hearing helps
 
     async def main(cluster: RedisCluster) -> None:
         url = with_options(cluster.url, namespace=space, partitions=6)
@@ -405,8 +421,11 @@ def test_client_that_only_waits_hears_of_a_failover(
             witness = next(one for one in cluster.masters if one is not node)
             node.kill()
             await eventually(lambda: witness.master_of(slot) != node.port)
-            async with flavour.worker(other, work.service):
-                assert await run.result(timeout=LIMIT) == "done"
+            heir = cluster.master_of(slot)
+            waiting = asyncio.create_task(run.result(timeout=never))
+            await eventually(lambda: heir.ask("PUBSUB", "CHANNELS", f"*:{run.id}"))
+            async with flavour.worker(other, work.service), asyncio.timeout(LIMIT):
+                assert await waiting == "done"
 
     with redis_cluster(replicas=True) as cluster:
         asyncio.run(main(cluster))

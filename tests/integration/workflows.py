@@ -26,9 +26,9 @@ def note(text: str) -> None:
         log.write(f"{text}\n")
 
 
-def may_go() -> bool:
-    """Whether nobody has to hang any more."""
-    return Path(os.environ["PWF_TEST_LOG"] + ".go").exists()
+def may_go(attempt: int | None = None) -> bool:
+    """Whether nobody has to hang any more, or this attempt has not."""
+    return Path(f"{os.environ['PWF_TEST_LOG']}.go{attempt or ''}").exists()
 
 
 @service.task(retry=SOON)
@@ -38,6 +38,15 @@ async def hang_once(ctx: Context) -> Next:
     if not may_go():
         await asyncio.Event().wait()
     return result(ctx.attempt)
+
+
+@service.task(retry=SOON)
+async def stubborn(ctx: Context) -> Next:
+    """Go on once this attempt may; until then the loop does nothing, not even hear of a lost lease."""
+    note(f"stubborn {ctx.attempt}")
+    while not may_go(ctx.attempt):
+        time.sleep(0.02)  # noqa: ASYNC251 -- that is the point
+    return publish(innocent, ctx.attempt)
 
 
 @service.task
