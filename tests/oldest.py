@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pwf.testing.plugin import _go_without
+from pwf.testing.plugin import go_without
 from pwf.testing.servers import RedisServer
 
 __all__ = ["OldestRedis"]
@@ -17,5 +17,5 @@ class OldestRedis(RedisServer):
         """Return that server; without it a test is skipped, or fails where `$CI` is set."""
         found = Path(os.environ.get("PWF_OLDEST_REDIS", ""))
         if not found.is_file():
-            _go_without(f"There is no Redis 6.2 at $PWF_OLDEST_REDIS ({found}): nox brings one.")
+            go_without(f"There is no Redis 6.2 at $PWF_OLDEST_REDIS ({found}): nox brings one.")
         return found

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 
-from pwf.testing.plugin import _go_without
+from pwf.testing.plugin import go_without
 from pwf.testing.servers import LOOPBACK
 
 _REQUEST = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
@@ -14,7 +14,7 @@ class Authority:
 
     def __init__(self, folder):
         if shutil.which("openssl") is None:
-            _go_without("openssl is not installed, which makes the certificates.")
+            go_without("openssl is not installed, which makes the certificates.")
         self.folder = folder
         self.ca, self._key = folder / "ca.pem", folder / "ca.key"
         _openssl("-subj", "/CN=nobody trusts us", "-out", self.ca, "-keyout", self._key)

@@ -34,7 +34,7 @@ from tests.integration.sites import (
 )
 
 from pwf import StoreFullError, StoreUnavailableError, UnavailableError, publish
-from pwf.testing.plugin import _go_without
+from pwf.testing.plugin import go_without
 from pwf.testing.servers import LOOPBACK, RabbitServer, RedisServer
 
 
@@ -83,7 +83,7 @@ def small_disk(redis_server: RedisServer) -> Iterator[Path]:
         command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
         mounted = subprocess.run(command, check=False, capture_output=True, text=True)
         if mounted.returncode:
-            _go_without(f"Mounting is not allowed here ({mounted.stderr.strip()}).")
+            go_without(f"Mounting is not allowed here ({mounted.stderr.strip()}).")
         try:
             yield folder
         finally:
