@@ -44,10 +44,14 @@ async def receive_some(broker: Broker, limit: int, *services: str) -> list[Deliv
 
 
 async def receive_and_ack(broker: Broker, count: int, *services: str) -> list[Message]:
-    """Return the next *count* messages, acked."""
-    deliveries = await receive(broker, count, *services)
-    await broker.ack(deliveries)
-    return names(deliveries)
+    """Return the next *count* messages, each acked before more are asked for, as workers do."""
+    found: list[Message] = []
+    async with asyncio.timeout(PATIENCE):
+        while (missing := count - len(found)) > 0:
+            deliveries = await receive_some(broker, min(missing, _MOST), *services)
+            await broker.ack(deliveries)
+            found += names(deliveries)
+    return found
 
 
 def names(deliveries: Sequence[Delivery]) -> list[Message]:
