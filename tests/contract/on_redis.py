@@ -83,7 +83,9 @@ class _Redis(_AsLeastUser):
     async def remember(self) -> None:
         def keep() -> dict[bytes, bytes]:
             with self.admin() as redis:
-                return {key: redis.dump(key) for key in redis.scan_iter(f"*{self.names[0]}*")}
+                found = {key: redis.dump(key) for key in redis.scan_iter(f"*{self.names[0]}*")}
+                # A token may be taken meanwhile.
+                return {key: value for key, value in found.items() if value is not None}
 
         self.remembered = await asyncio.to_thread(keep)
 
