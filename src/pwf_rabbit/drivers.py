@@ -1,6 +1,7 @@
 """The client libraries that can carry a broker. Each is imported when it is first connected with.
 
-Measured on two shared cores, RabbitMQ 3.10, quorum queues, batches of 64 calls, in calls per second:
+Measured on two shared cores, RabbitMQ 3.10, quorum queues, in calls per second, when up to 32 calls could
+share a message (16 today, see `envelopes.py`):
 
 | | aio-pika | pika |
 |---|---|---|
