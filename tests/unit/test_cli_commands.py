@@ -98,10 +98,9 @@ def eventually(condition):
 
 @pytest.fixture
 def letters(backend, worker):
-    """Three dead letters."""
+    """Three dead letters, that died in this order."""
     for text in ["one", f"two {ESCAPE}", "three\nlines"]:
-        backend.start(publish(fail, text))
-    eventually(lambda: len(backend.dead_letters()) == 3)
+        backend.start(publish(fail, text)).wait(timeout=20)
     return backend.dead_letters()
 
 
