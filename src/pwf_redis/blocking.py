@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar
 
 import attrs
@@ -87,19 +87,10 @@ class BlockingClient:
             target = target.place(slot)
         else:
             slot = 0
-        ears = self._ears.get(slot) or self._ears.setdefault(slot, BlockingEars(target))
-        watch = ears.watch(channel)
-        return (
-            watch if isinstance(self._links, BlockingLinks) else self._located(self._links, watch)
-        )
-
-    @contextmanager
-    def _located(
-        self, links: BlockingClusterLinks, watching: AbstractContextManager[BlockingWatch]
-    ) -> Iterator[BlockingWatch]:
-        links.locate()
-        with watching as watch:
-            yield watch
+        ears = self._ears.get(slot)
+        if ears is None:
+            ears = self._ears.setdefault(slot, BlockingEars(target, self._links.locate))
+        return ears.watch(channel)
 
     def wait_for_work(
         self,

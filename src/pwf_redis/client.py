@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -117,17 +117,8 @@ class Client:
         else:
             slot = 0
         if slot not in self._ears:
-            self._ears[slot] = Ears(target)
-        watch = self._ears[slot].watch(channel)
-        return watch if isinstance(self._links, Links) else self._located(self._links, watch)
-
-    @asynccontextmanager
-    async def _located(
-        self, links: ClusterLinks, watching: AbstractAsyncContextManager[Watch]
-    ) -> AsyncIterator[Watch]:
-        await links.locate()
-        async with watching as watch:
-            yield watch
+            self._ears[slot] = Ears(target, self._links.locate)
+        return self._ears[slot].watch(channel)
 
     async def wait_for_work(
         self,

@@ -147,6 +147,9 @@ class Links:
         if self._is_closed:
             raise closed(self.target)
 
+    async def locate(self) -> None:
+        """See `ClusterLinks.locate`: each connection to one server finds it."""
+
     async def _talk(self, line: Line, commands: Sequence[Command], deadline: float) -> list[Any]:
         self._busy.add(line)
         try:
@@ -265,6 +268,9 @@ class BlockingLinks:
         """Raise if this has been closed."""
         if self._is_closed:
             raise closed(self.target)
+
+    def locate(self) -> None:
+        """See `Links.locate`."""
 
     def _borrow(self) -> BlockingLine | None:
         with self._lock:

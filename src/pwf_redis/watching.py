@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import attrs
@@ -79,6 +79,7 @@ class Ears:
     """The listening connection of one event loop; it exists while anybody watches, and a bit longer."""
 
     _target: Target
+    _locate: Callable[[], Awaitable[None]]  # has the target know where it leads
     _watches: dict[str, list[_Watch]] = attrs.field(factory=dict, init=False)
     _confirmed: dict[str, asyncio.Event] = attrs.field(factory=dict, init=False)
     _connection: Connection | None = attrs.field(default=None, init=False)
@@ -93,6 +94,7 @@ class Ears:
         Raises:
             StoreUnavailableError: If the server cannot be reached, or does not confirm that in time.
         """
+        await self._locate()
         watch = _Watch()
         self._watches.setdefault(channel, []).append(watch)
         try:
@@ -135,37 +137,45 @@ class Ears:
     async def _listen(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            connection = self._target.connection()
+            is_connected = False
             try:
-                await self._connect(connection)
-                pause = FIRST_PAUSE
-                await self._hear_all(connection)
+                async with self._connected() as connection:
+                    is_connected, pause = True, FIRST_PAUSE
+                    await self._hear_all(connection)
             except Exception as error:  # noqa: BLE001 -- whatever it is, watchers look again and we retry
-                problem = translate(error, self._target.where)
-                self._target.doubt()
-                self._problem = problem if isinstance(problem, PwfError) else None
-                logger.debug("Listening was interrupted: %s", problem)
-                self._interrupted = True
-                for confirmed in self._confirmed.values():
-                    if self._connection is None:  # who waits need not wait for another attempt
-                        confirmed.set()
-                    confirmed.clear()
+                self._interrupt(error, was_connected=is_connected)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-            finally:
-                self._connection = None
-                with suppress(Exception):
-                    await connection.disconnect(nowait=True)
             if not self._watches:
                 self._listening = None
                 return
 
-    async def _connect(self, connection: Connection) -> None:
-        async with asyncio.timeout(self._target.timeout):
-            await connection.connect()
-        self._connection = connection
-        if self._watches:
-            await connection.send_command("SUBSCRIBE", *self._watches, check_health=False)
+    def _interrupt(self, error: Exception, *, was_connected: bool) -> None:
+        problem = translate(error, self._target.where)
+        self._target.doubt()
+        logger.debug("Listening was interrupted: %s", problem)
+        self._problem = problem if isinstance(problem, PwfError) else None
+        self._interrupted = True
+        for confirmed in self._confirmed.values():
+            if not was_connected:  # who waits need not wait for another attempt
+                confirmed.set()
+            confirmed.clear()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        await self._locate()
+        connection = self._target.connection()
+        try:
+            async with asyncio.timeout(self._target.timeout):
+                await connection.connect()
+            self._connection = connection
+            if self._watches:
+                await connection.send_command("SUBSCRIBE", *self._watches, check_health=False)
+            yield connection
+        finally:
+            self._connection = None
+            with suppress(Exception):
+                await connection.disconnect(nowait=True)
 
     async def _hear_all(self, connection: Connection) -> None:
         """Take in what comes, until nobody has watched for a while."""

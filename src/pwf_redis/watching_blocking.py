@@ -16,7 +16,7 @@ import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import attrs
@@ -104,11 +104,13 @@ class BlockingEars:
     """The listening connection of one process."""
 
     _target: Target
+    _locate: Callable[[], None]  # has the target know where it leads; from any thread
     _state: _State = attrs.field(factory=_State, init=False)
 
     @contextmanager
     def watch(self, channel: str) -> Iterator[_Watch]:
         """See `Ears.watch`."""
+        self._locate()
         if self._state.process != os.getpid():
             self._state = _State()
         state, watch = self._state, _Watch()
@@ -135,7 +137,7 @@ class BlockingEars:
                 state.say("SUBSCRIBE", channel)
             if state.bell is None:
                 state.bell = _Bell()
-                listener = _Listener(self._target, state, state.bell)
+                listener = _Listener(self._target, self._locate, state, state.bell)
                 threading.Thread(target=listener.run, name="pwf_redis ears", daemon=True).start()
         return confirmed
 
@@ -176,6 +178,7 @@ class _Listener:
     """The thread that listens."""
 
     _target: Target
+    _locate: Callable[[], None]
     _state: _State
     _bell: _Bell
 
@@ -185,6 +188,7 @@ class _Listener:
         while True:
             is_connected = False
             try:
+                self._locate()
                 connection = self._target.blocking_connection()
                 try:
                     connection.connect()

@@ -404,8 +404,9 @@ def test_master_dies(flavour: Flavour, broker: str, space: str, work: Work) -> N
         asyncio.run(main(cluster))
 
 
+@pytest.mark.parametrize("begins", ["before", "after"])
 def test_client_that_only_waits_hears_of_a_failover(
-    flavour: Flavour, space: str, work: Work, monkeypatch: pytest.MonkeyPatch
+    flavour: Flavour, space: str, work: Work, begins: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It listens where the run is now, though it has asked for nothing else meanwhile."""
     never = 3600.0
@@ -419,11 +420,19 @@ def test_client_that_only_waits_hears_of_a_failover(
             slot = slot_of(run, space)
             node = cluster.master_of(slot)
             witness = next(one for one in cluster.masters if one is not node)
+
+            async def listening() -> asyncio.Task[Any]:
+                at = cluster.master_of(slot)
+                waiting = asyncio.create_task(run.result(timeout=never))
+                await eventually(lambda: at.ask("PUBSUB", "CHANNELS", f"*:{run.id}"))
+                return waiting
+
+            if begins == "before":
+                waiting = await listening()
             node.kill()
             await eventually(lambda: witness.master_of(slot) != node.port)
-            heir = cluster.master_of(slot)
-            waiting = asyncio.create_task(run.result(timeout=never))
-            await eventually(lambda: heir.ask("PUBSUB", "CHANNELS", f"*:{run.id}"))
+            if begins == "after":
+                waiting = await listening()
             async with flavour.worker(other, work.service), asyncio.timeout(LIMIT):
                 assert await waiting == "done"
 
