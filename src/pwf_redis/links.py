@@ -164,10 +164,10 @@ class Links:
             await line.close()
             raise
         else:
-            if self._is_closed:
-                await line.close()
-            elif line.is_open:
+            if line.is_open and not self._is_closed:
                 self._idle.append(line)
+            else:
+                await line.close()
             return replies
         finally:
             self._busy.discard(line)

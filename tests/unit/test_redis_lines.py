@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import types
 from contextlib import suppress
 
 import pytest
@@ -11,6 +12,7 @@ from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError
 from redis.exceptions import ConnectionError as DriverConnectionError
 
 from pwf_redis.lines import BlockingLine, Line
+from pwf_redis.links import Links
 
 
 class _Transport(asyncio.Transport):
@@ -205,6 +207,28 @@ class TestLine:
                 await (await asked(line, ("PING",)))
 
         asyncio.run(main())
+
+
+class _Parting(_Transport):
+    """A server that answers and hangs up, before anybody has read the answer."""
+
+    def write(self, data):
+        def part():
+            self.protocol.data_received(b"+PONG\r\n")
+            self.protocol.connection_lost(None)
+
+        asyncio.get_running_loop().call_soon(part)
+
+
+def test_what_is_lost_after_its_answer_is_closed():
+    async def main():
+        connection = _Connection()
+        connection.transport = _Parting()
+        target = types.SimpleNamespace(timeout=5, where="here", connection=lambda: connection)
+        assert await Links(target).ask([("PING",)]) == [b"PONG"]
+        assert not connection.is_connected
+
+    asyncio.run(main())
 
 
 class _BlockingConnection:
