@@ -452,6 +452,7 @@ class TestHealing:
     def test_queue_deleted_under_a_consumer(self, site, monkeypatch):
         """The queue is made anew, and consumed, whether or not the server cancels the consumer."""
         monkeypatch.setattr("pwf_rabbit.intake._RENEWAL", 1.0)
+        monkeypatch.setattr("pwf_rabbit.intake._PATIENCE", PATIENCE)  # what is here stays here
         broker = site.broker()
         first = messages(3)
         assert broker.receive(["users"], 3) == []
