@@ -34,6 +34,23 @@ settings.register_profile("soak", max_examples=20_000, stateful_step_count=200, 
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
+def pytest_collection_modifyitems(items):
+    """Have each worker begin with its part of those that take long, most of which they wait.
+
+    With `--dist worksteal` a worker gets as many as each other, in this order, and who has done his
+    takes from the end of another's.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [one for one in items if one.path.parent.name == "integration"]
+    others = [one for one in items if one.path.parent.name != "integration"]
+    items[:] = [
+        one
+        for number in range(workers)
+        for part in (long, others)
+        for one in part[len(part) * number // workers : len(part) * (number + 1) // workers]
+    ]
+
+
 # Those who set levels of their own, or are quiet unless asked.
 _LOGGERS = ["aio_pika", "aiormq", "pika", "redis", "asyncio", "pwf", "pwf_redis", "pwf_rabbit"]
 
