@@ -35,19 +35,23 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 
 def pytest_collection_modifyitems(items):
-    """Have each worker begin with its part of those that take long, most of which they wait.
+    """Have each process begin with its part of the tests that take long; the short ones fill up the end.
 
-    With `--dist worksteal` a worker gets as many as each other, in this order, and who has done his
-    takes from the end of another's.
+    With `--dist worksteal` a process gets as many as each other, in this order, and who has done his
+    takes from the end of another's. Some wait most of the time and others compute; so that not all do
+    the same, every other process takes these the other way round.
     """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [one for one in items if one.path.parent.name == "integration"]
-    others = [one for one in items if one.path.parent.name != "integration"]
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    kinds = {"integration": 0, "simulated": 1}
+    parts = [[], [], []]
+    for item in items:
+        parts[kinds.get(item.path.parent.name, 2)].append(item)
+    waiting, computing, short = parts
     items[:] = [
-        one
-        for number in range(workers)
-        for part in (long, others)
-        for one in part[len(part) * number // workers : len(part) * (number + 1) // workers]
+        item
+        for number in range(processes)
+        for part in (*(waiting, computing)[:: -1 if number % 2 else 1], short)
+        for item in part[len(part) * number // processes : len(part) * (number + 1) // processes]
     ]
 
 

@@ -88,7 +88,8 @@ def hand_over(value: int, to: str) -> Next:
 async def step(ctx: Context, node: Node) -> Next:
     """Run a node."""
     with telling(ctx, "step", node.path):
-        await asyncio.sleep(node.work_ms / 1000)
+        if node.work_ms:
+            await asyncio.sleep(node.work_ms / 1000)
         if ctx.attempt <= node.fails:
             raise NotThisTimeError
         return decide(node)
@@ -98,7 +99,8 @@ async def step(ctx: Context, node: Node) -> Next:
 def work(ctx: Context, node: Node) -> Next:
     """Run a leaf in a thread."""
     with telling(ctx, "work", node.path):
-        time.sleep(node.work_ms / 1000)
+        if node.work_ms:
+            time.sleep(node.work_ms / 1000)
         if ctx.attempt <= node.fails:
             raise NotThisTimeError
         return hand_over(node.value, node.to)
@@ -108,7 +110,8 @@ def work(ctx: Context, node: Node) -> Next:
 async def doom(ctx: Context, node: Node) -> Next:
     """Fail, always."""
     with telling(ctx, "doom", node.path):
-        await asyncio.sleep(node.work_ms / 1000)
+        if node.work_ms:
+            await asyncio.sleep(node.work_ms / 1000)
         raise NotThisTimeError
 
 
