@@ -318,7 +318,8 @@ class TestWhoCannotBeFound:
             text = self.refused(flavour, StoreUnavailableError, one)
             assert f"{LOOPBACK}:{replica.port} is a replica" in text
             with saying(naming(redis_server.port)) as other:  # which is not behind
-                store = adapter.blocking_store(Url.parse(url_of(one, other)), Settings())
+                settings = Settings(namespace=fresh_name())
+                store = adapter.blocking_store(Url.parse(url_of(one, other)), settings)
                 with pytest.raises(StoreUnavailableError):
                     store.open()
                 store.open()
