@@ -1,7 +1,7 @@
 """What the driver raises, as core errors: one table, at the edge.
 
-Nothing of redis-py crosses a port. `NoScriptError` alone stays as it is on its way to the
-operations, which answer it by sending the script.
+Nothing of redis-py crosses a port. `NoScriptError` alone stays as it is on its way to those who
+answer it by sending the script.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pwf_core.errors import (
 
 __all__ = [
     "GroupExistsError",
+    "NoFunctionError",
     "NoGroupError",
     "NotAllowedError",
     "is_demoted",
@@ -36,8 +37,12 @@ class GroupExistsError(PwfError):
     """Somebody else has just made the group."""
 
 
+class NoFunctionError(PwfError):
+    """The server does not have the function (yet, or any more); answered by loading its library."""
+
+
 class NotAllowedError(ConfigurationError):
-    """The server knows the user, who may not do this."""
+    """The user may not do this, or nobody may: the server does not know how."""
 
 
 # First words of error replies that the driver has no class for, or not in every version.
@@ -58,6 +63,8 @@ _WORDS: tuple[tuple[str, type[PwfError], str], ...] = (
         ConfigurationError,
         "is no node of a cluster: connect to redis://…",
     ),
+    ("unknown command", NotAllowedError, "does not know what pwf needs"),
+    ("Function not found", NoFunctionError, "has no such function"),
     ("NOGROUP", NoGroupError, "has no such group"),
     ("BUSYGROUP", GroupExistsError, "has that group"),
 )

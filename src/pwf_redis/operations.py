@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -28,6 +29,7 @@ from pwf_core.views import DeadLetter, RunView
 from pwf_redis import codec, records
 from pwf_redis.checks import Facts, check
 from pwf_redis.codec import Done, Refused
+from pwf_redis.errors import NotAllowedError
 from pwf_redis.keys import UNDECODABLE_MAX, Keys, parse_member
 from pwf_redis.layout import Layout, check_format, other_format
 from pwf_redis.rounds import Command as RedisCommand
@@ -191,8 +193,21 @@ class Operations:
 
     def _call(self, script: Script, arguments: Sequence[bytes]) -> Steps[Round, Any]:
         facts = self.facts
-        confirmed = facts.waits_for_disk and script is not READ
-        return call(script, self.keys, arguments, flagged=facts.knows_flags, confirmed=confirmed)
+        run = partial(
+            call,
+            script,
+            self.keys,
+            arguments,
+            flagged=facts.knows_flags,
+            confirmed=facts.waits_for_disk and script is not READ,
+        )
+        if script.is_kept and facts.keeps_functions:
+            try:
+                return (yield from run(kept=True))
+            except NotAllowedError as error:
+                logger.info("Running scripts as such, which takes a little longer: %s", error)
+                facts.keeps_functions = False
+        return (yield from run())
 
     def _set_aside(self, refused: Refused) -> Steps[Round, None]:
         if refused.kind == "timer":

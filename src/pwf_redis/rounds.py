@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError
 
 from pwf_core.errors import StoreUnavailableError
 from pwf_core.steps import Steps
+from pwf_redis.errors import NoFunctionError
 from pwf_redis.keys import Keys
 from pwf_redis.scripts import Script
 
@@ -95,6 +96,7 @@ def call(
     arguments: Sequence[str | bytes | int],
     *,
     flagged: bool,
+    kept: bool = False,
     confirmed: bool = False,
 ) -> Steps[Round, Any]:
     """Run a script and return its reply.
@@ -106,17 +108,25 @@ def call(
             keys that it does not have, and it must not run a script that finds some and not others.
         arguments: Its ARGV.
         flagged: Whether the server knows script flags.
+        kept: Whether it keeps this one as a function.
         confirmed: Whether to wait until what it wrote is on the server's disk.
     """
     further = [CONFIRM] if confirmed else []
     named = (2, keys.due, keys.never) if keys.is_spread else (1, keys.due)
-    name = ("EVALSHA", script.sha(flagged=flagged), *named, *arguments)
+    name: Command
+    if kept:
+        name = ("FCALL", script.function, *named, *arguments)
+    else:
+        name = ("EVALSHA", script.sha(flagged=flagged), *named, *arguments)
     try:
         replies = yield Round([name, *further])
     except NoScriptError:
         # A restart, a failover, SCRIPT FLUSH: sending the text loads it, too.
         text = ("EVAL", script.text(flagged=flagged), *named, *arguments)
         replies = yield Round([text, *further])
+    except NoFunctionError:
+        load = ("FUNCTION", "LOAD", "REPLACE", script.library)
+        _, *replies = yield Round([load, name, *further])
     if confirmed and replies[1][0] < 1:
         raise StoreUnavailableError("Redis does not confirm that it has written to its disk.")
     return replies[0]

@@ -6,6 +6,11 @@ has run a single command, and lets those flagged `allow-oom` drain a full server
 such line; there a script is refused at its first write if that may need memory, so ours begin with
 one that may, and those that drain a server with one that may not. See
 https://redis.io/docs/latest/develop/programmability/eval-intro/#eval-flags.
+
+A script makes all its functions anew each time that it is run, which takes as long as to commit two
+calls. Redis 7.0 and later can keep them: there the two scripts that run all the time are functions of
+libraries, named by their text. See
+https://redis.io/docs/latest/develop/programmability/functions-intro/.
 """
 
 from __future__ import annotations
@@ -46,10 +51,13 @@ class Script:
     Attributes:
         parts: Names of the files that make it up, in order.
         flags: What the server may be told of it.
+        is_kept: Whether a server that can is to keep it as a function; it is `main` then, and what
+            it changes outside of that, `main` sets at its beginning.
     """
 
     parts: tuple[str, ...]
     flags: str = ""
+    is_kept: bool = False
 
     def text(self, *, flagged: bool) -> bytes:
         """Return the script's text, with its flags if the server knows them."""
@@ -59,15 +67,28 @@ class Script:
         """Return the name by which a server that has it knows it."""
         return _sha(self, flagged=flagged)
 
+    @property
+    def function(self) -> bytes:
+        """The name of its function, and of the library that has only that."""
+        return _function(self)
+
+    @property
+    def library(self) -> bytes:
+        """The text of its library."""
+        return _library(self)
+
 
 # A write that needs no memory, of a key that nobody has: to the server the script has begun to write.
 _ALLOW_OOM = "redis.call('UNLINK', KEYS[1] .. ':')\n"
 
 
+def _body(script: Script) -> str:
+    return _fold("\n".join(source(name) for name in script.parts))
+
+
 @cache
 def _text(script: Script, *, flagged: bool) -> bytes:
-    body = "\n".join(source(name) for name in script.parts)
-    body = _nest(_fold(body))
+    body = _nest(_body(script))
     if not flagged:
         return (_ALLOW_OOM * (script.flags == "allow-oom") + body).encode()
     flags = f" flags={script.flags}" if script.flags else ""
@@ -78,6 +99,32 @@ def _text(script: Script, *, flagged: bool) -> bytes:
 def _sha(script: Script, *, flagged: bool) -> bytes:
     # Not for security: it is how Redis names scripts.
     return sha1(_text(script, flagged=flagged), usedforsecurity=False).hexdigest().encode()
+
+
+@cache
+def _function(script: Script) -> bytes:
+    return f"pwf_{script.parts[-1]}_".encode() + _sha(script, flagged=False)
+
+
+# What a library does when it is loaded may use next to nothing, so it makes its functions in its first call.
+_LIBRARY = """#!lua name={name}
+local KEYS, ARGV, main
+local function make()
+{body}
+end
+redis.register_function('{name}', function(keys, args)
+  KEYS, ARGV = keys, args
+  main = main or make()
+  return main()
+end)
+"""
+
+
+@cache
+def _library(script: Script) -> bytes:
+    body = _body(script)
+    assert body.endswith("\nreturn main()\n"), "a script that is kept ends with its main function"
+    return _LIBRARY.format(name=_function(script).decode(), body=body[:-3]).encode()
 
 
 # `local NAME, NAME = number, number`, over any lines; and what is not code.
@@ -117,10 +164,12 @@ def _nest(text: str) -> str:
     return nested + " end)()" * chapters + "\n"
 
 
-START = Script(("request", "messages", "start"))
-EXCHANGE = Script(("request", "messages", "runs", "transition", "joins", "rare", "exchange"))
-# The same for commands that free at least what they take.
-DRAIN = attrs.evolve(EXCHANGE, flags="allow-oom")
+START = Script(("request", "messages", "start"), is_kept=True)
+EXCHANGE = Script(
+    ("request", "messages", "runs", "transition", "joins", "rare", "exchange"), is_kept=True
+)
+# The same for commands that free at least what they take. A full server does not take libraries.
+DRAIN = attrs.evolve(EXCHANGE, flags="allow-oom", is_kept=False)
 READ = Script(("read",), "no-writes")
 ADVANCE = Script(("advance",))
 

@@ -19,7 +19,7 @@ from pwf_core.names import service_of
 from pwf_core.state import Rules
 from pwf_redis.backend import RedisBackend
 from pwf_redis.blocking import BlockingRedisBackend, BlockingRedisStateStore
-from pwf_redis.checks import NEEDED, NEEDED_BY_CLUSTERS
+from pwf_redis.checks import NEEDED, NEEDED_BY_CLUSTERS, USED_IF_ALLOWED
 from pwf_redis.cluster import Address, ClusterTarget
 from pwf_redis.keys import Keys
 from pwf_redis.layout import Layout
@@ -34,7 +34,7 @@ from .wire import Wire
 __all__ = ["ClusterBackendHarness", "ClusterStoreHarness", "ClusterWorkflowHarness"]
 
 # Tests have namespaces of their own.
-_MAY = (f">{PASSWORD}", *redis_rules("*", (*NEEDED, *NEEDED_BY_CLUSTERS)))
+_MAY = (f">{PASSWORD}", *redis_rules("*", (*NEEDED, *NEEDED_BY_CLUSTERS, *USED_IF_ALLOWED)))
 
 
 @cache

@@ -1,12 +1,14 @@
 """Harnesses of the Redis adapter. Its scripts take the time as an argument: tests pass theirs.
 
-Ports connect as a user who may do what `pwf_redis.checks` lists, and nothing else.
+Ports connect as a user who may do what `pwf_redis.checks` lists, and nothing else; those of the blocking
+flavour also what is used if it is allowed, where the server knows it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from functools import cache
 from typing import Any
 
 from redis import Redis
@@ -18,7 +20,7 @@ from pwf_core.names import service_of
 from pwf_core.paired import BlockingPaired, Paired
 from pwf_core.state import Rules
 from pwf_redis.adapter import adapter
-from pwf_redis.checks import NEEDED, NEEDED_BY_STREAMS
+from pwf_redis.checks import NEEDED, NEEDED_BY_STREAMS, USED_IF_ALLOWED
 from pwf_redis.consuming import ABANDONED_MS, GROUP, Consuming
 from pwf_redis.keys import Keys
 
@@ -28,6 +30,13 @@ from .served import Served
 _MINUTE = 60_000
 
 
+@cache
+def knows_functions(url: str) -> bool:
+    """Return whether the server can keep scripts as functions."""
+    with Redis.from_url(url) as redis:
+        return int(redis.info("server")["redis_version"].partition(".")[0]) >= 7
+
+
 class _AsLeastUser(Served):
     """Ports on Redis that may do little; the harness may do everything."""
 
@@ -35,8 +44,11 @@ class _AsLeastUser(Served):
 
     def __init__(self, *, redis_url: str, **rest: Any) -> None:
         self.admin_url = redis_url
-        name = f"worker-{len(self.allowed)}"
-        url = redis_user(redis_url, "*", self.allowed, name)  # tests have namespaces of their own
+        allowed = self.allowed
+        if rest["blocking"] and knows_functions(redis_url):
+            allowed = (*allowed, *USED_IF_ALLOWED)
+        name = f"worker-{len(allowed)}"
+        url = redis_user(redis_url, "*", allowed, name)  # tests have namespaces of their own
         super().__init__(redis_url=url, **rest)
 
     def admin(self) -> Any:

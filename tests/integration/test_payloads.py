@@ -217,7 +217,9 @@ def test_blocking(url, said):
 def test_a_server_that_quotes_them(redis_url, said):
     """Redis repeats the arguments of a command that it does not know; our errors do not."""
     with (
-        RedisServer('rename-command EVAL ""', 'rename-command EVALSHA ""') as server,
+        RedisServer(
+            *(f'rename-command {one} ""' for one in ("EVAL", "EVALSHA", "FCALL"))
+        ) as server,
         connect_blocking(server.url) as backend,
         pytest.raises(PwfError, match="unknown command") as caught,
     ):

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+from tests.least import redis_user
 
 from pwf.testing.servers import RedisServer
 from pwf_core.adapters import Settings, Url
@@ -41,7 +42,9 @@ from pwf_core.ports import Take
 from pwf_core.state import Rules
 from pwf_core.views import Status
 from pwf_redis.adapter import adapter
+from pwf_redis.checks import NEEDED, USED_IF_ALLOWED
 from pwf_redis.keys import Keys
+from pwf_redis.scripts import EXCHANGE, START
 
 redis = pytest.importorskip("redis")
 
@@ -341,13 +344,16 @@ class TestBrokenState:
 
 
 class TestScripts:
-    def test_are_loaded_again_whenever_they_are_gone(self, backend, server):
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_are_loaded_again_whenever_they_are_gone(self, backend, server, kept):
         """By several threads at once, with somebody flushing."""
+        backend.operations.facts.keeps_functions = kept
         stop = threading.Event()
 
         def flush():
             while not stop.is_set():
                 server.script_flush()
+                server.function_flush()
 
         flusher = threading.Thread(target=flush)
         flusher.start()
@@ -362,13 +368,42 @@ class TestScripts:
 
     def test_work_without_flags(self, backend, server):
         """As on Redis 6.2, which does not know them."""
-        backend.operations.facts.knows_flags = False
+        facts = backend.operations.facts
+        facts.knows_flags = facts.keeps_functions = False
         server.script_flush()
         backend.apply([run_of()])
         grants = backend.exchange([], take()).grants
 
         assert backend.apply([commit(grants[0])]) == [Answer.DONE]
         assert len(backend.read([grants[0].run_id])) == 1
+
+    def test_are_kept_by_the_server(self):
+        with (
+            RedisServer() as own,
+            backend_on(own.url) as backend,
+            redis.Redis.from_url(own.url) as server,
+        ):
+            for number in range(2):
+                backend.apply([run_of()])
+                (grant,) = backend.exchange([], take(claim=f"w:{number}")).grants
+                assert backend.apply([commit(grant)]) == [Answer.DONE]
+
+            assert {library[1] for library in server.function_list()} == {
+                EXCHANGE.function,
+                START.function,
+            }
+            assert "cmdstat_evalsha" not in server.info("commandstats")
+
+    @pytest.mark.parametrize("missing", ["fcall", "function|load"])
+    def test_are_run_as_such_for_users_who_may_have_none_kept(self, server, redis_url, missing):
+        server.function_flush()
+        allowed = (*NEEDED, *(one for one in USED_IF_ALLOWED if one != missing))
+        with backend_on(redis_user(redis_url, "*", allowed, "eve")) as backend:
+            backend.apply([run_of()])
+            (grant,) = backend.exchange([], take()).grants
+
+            assert backend.apply([commit(grant)]) == [Answer.DONE]
+            assert not backend.operations.facts.keeps_functions
 
 
 class TestRepeats:

@@ -16,14 +16,16 @@ from pwf_redis.checks import (
     NEEDED_BY_FSYNC,
     NEEDED_BY_SENTINELS,
     NEEDED_BY_STREAMS,
+    USED_IF_ALLOWED,
 )
 
 
 def test_the_redis_user():
-    _urls, _sentinels, _cluster, user, fsync, sentinels, clusters, streams = blocks("text")
+    _urls, _sentinels, _cluster, user, faster, fsync, sentinels, clusters, streams = blocks("text")
 
     words = ["ACL", "SETUSER", "worker", "on", ">password", *redis_rules("default", NEEDED)]
     assert user.replace("\\\n", " ").split() == words
+    assert faster.split() == [f"+{command}" for command in USED_IF_ALLOWED]
     assert fsync.split() == [f"+{command}" for command in NEEDED_BY_FSYNC]
     assert sentinels.split() == [f"+{command}" for command in NEEDED_BY_SENTINELS]
     assert clusters.split() == [f"+{command}" for command in NEEDED_BY_CLUSTERS]

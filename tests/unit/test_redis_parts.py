@@ -261,7 +261,10 @@ class TestScripts:
         text = scripts.EXCHANGE.text(flagged=False).decode()
         code = re.sub(r"'[^'\n]*'|--[^\n]*", "", text)
 
-        assert set(re.findall(r"\b[A-Z][A-Z_]+\b", code)) == {"ARGV", "KEYS", "NONE"}
+        assert set(re.findall(r"\b[A-Z][A-Z_]+\b", code)) == {
+            *{"ARGV", "KEYS"},
+            *{"DIGITS", "NONE", "PACKED"},
+        }
         assert text.count("\n") == "\n".join(map(scripts.source, scripts.EXCHANGE.parts)).count(
             "\n"
         )
@@ -273,7 +276,21 @@ class TestScripts:
 
         assert chapters > 3
         assert len(re.findall(r"(?m)^return \(function\(\) --== ", text)) == chapters
-        assert text.endswith("return exchange()" + " end)()" * chapters + "\n")
+        assert text.endswith("return main()" + " end)()" * chapters + "\n")
+
+    @pytest.mark.parametrize("script", [scripts.START, scripts.EXCHANGE])
+    def test_begin_with_nothing_of_the_last_time(self, script):
+        """A server that keeps the functions keeps what they have changed, too."""
+        text = re.sub("--.*", "", "\n".join(map(scripts.source, script.parts)))
+        made = set(re.findall(r"(?m)^local (\w+)\s*= .*\{", text))
+        declared = re.findall(r"(?m)^local (\w+(?:, \w+)*)\s*$", text)
+        begins = "".join(re.findall(r"(?ms)^local function (?:begin_\w+|main)\(.*?^end$", text))
+        changed = {name for names in declared for name in names.split(", ")}
+
+        # Never changed; and a cache of at most a value for each length of a small body.
+        assert made <= {"NONE", "DIGITS", "PACKED", "act", "before_text"}
+        assert len(changed) > 15
+        assert [name for name in changed if not re.search(rf"\b{name}\b[\w, ]* = ", begins)] == []
 
     @pytest.mark.parametrize("table", ["joining", "rare"])
     def test_what_is_made_when_it_is_needed_is_there(self, table):

@@ -60,16 +60,29 @@ def test_nothing_that_runs_code_from_outside() -> None:
 def _scripting(path: str, module: ast.Module) -> Iterator[str]:
     """Yield where a script could be made of what comes from outside.
 
-    Scripts run by `("EVAL…", script.text(…), …)` only, in one place, and a `Script` is made of
-    literals, which name files of the package.
+    Scripts run by `("EVAL…", script.text(…), …)` only, or by `("FCALL", script.function, …)` with a library
+    that is a `script.library`, in one place; and a `Script` is made of literals, which name files of the
+    package.
     """
     fine: set[ast.AST] = set()
     for node in ast.walk(module):
         match node:
-            case ast.Assign(targets=[ast.Name("NEEDED")]) if path == "pwf_redis/checks.py":
+            case ast.Assign(targets=[ast.Name("NEEDED" | "USED_IF_ALLOWED")]) if (
+                path == "pwf_redis/checks.py"
+            ):
                 fine.update(ast.walk(node))  # for an operator to allow
             case ast.Tuple(
                 [ast.Constant("EVAL" | "EVALSHA"), ast.Call(ast.Attribute(ast.Name("script"))), *_],
+            ) if path == "pwf_redis/rounds.py":
+                fine.add(node.elts[0])
+            case ast.Tuple(
+                [ast.Constant("FCALL"), ast.Attribute(ast.Name("script"), "function"), *_]
+                | [
+                    ast.Constant("FUNCTION"),
+                    ast.Constant("LOAD"),
+                    ast.Constant("REPLACE"),
+                    ast.Attribute(ast.Name("script"), "library"),
+                ],
             ) if path == "pwf_redis/rounds.py":
                 fine.add(node.elts[0])
             case ast.Call(ast.Name("Script")) if path != "pwf_redis/scripts.py":
@@ -90,7 +103,11 @@ def _scripting(path: str, module: ast.Module) -> Iterator[str]:
             case _:
                 continue
         first = text.upper().partition(" ")[0]  # redis-py takes "SCRIPT LOAD" for two words
-        if first in SCRIPTING or text.startswith(("SCRIPT", "FUNCTION")):
+        if (
+            first in SCRIPTING
+            or text in {"script", "function"}
+            or text.startswith(("SCRIPT", "FUNCTION"))
+        ):
             yield f"{path}:{node.lineno}: {text}"
 
 
@@ -115,6 +132,10 @@ SCRIPTS = (SOURCE / "pwf_redis" / "scripts.py").read_text(encoding="utf-8")
         ("rounds.py", ROUNDS, "script.text(flagged=flagged)", "script.text(flagged=flagged) + b''"),
         ("rounds.py", ROUNDS, "script.text(flagged=flagged)", "arguments[0]"),
         ("rounds.py", ROUNDS, "script.sha(flagged=flagged)", "arguments[0]"),
+        ("rounds.py", ROUNDS, "script.function", "arguments[0]"),
+        ("rounds.py", ROUNDS, "script.library)", "arguments[0])"),
+        ("rounds.py", ROUNDS, "script.library)", "script.library + arguments[0])"),
+        ("rounds.py", ROUNDS, '("FUNCTION",', '("function",'),
         ("rounds.py", ROUNDS, '("EVAL",', '("eval",'),
         ("rounds.py", ROUNDS, '("EVAL",', '("EV" + "AL",'),
         ("rounds.py", ROUNDS, '("EVAL",', '(f"EVAL{arguments}",'),

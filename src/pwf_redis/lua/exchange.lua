@@ -29,14 +29,21 @@
 -- There is no consumer group. A message leaves its stream in the step that leases its call, so the
 -- lease's timer is the only thing that brings a call back, and no worker owns anything else.
 
-local commands = read_commands()
-local wishes = read(7)
-local sweep, take = wishes[2], wishes[3] ~= '' and {
-  session = wishes[3], claim_id = wishes[4], lease_ms = wishes[5], suspects = wishes[6],
-  limit = wishes[7], services = wishes[8],
-}
+local commands, sweep, take
+local lines    -- what to take from, see `more`
+local strange  -- how many entries were set aside
 
 local KEEP_UNDECODABLE = 1000
+
+local function begin_exchange()
+  commands = read_commands()
+  local wishes = read(7)
+  sweep, take = wishes[2], wishes[3] ~= '' and {
+    session = wishes[3], claim_id = wishes[4], lease_ms = wishes[5], suspects = wishes[6],
+    limit = wishes[7], services = wishes[8],
+  }
+  lines, strange, has_rested = {}, 0, false
+end
 
 --== due timers =================================================================================
 
@@ -129,9 +136,6 @@ local function has_more(line)
   return line.at < line.size or not line.dry or (fresh and fresh.taken < fresh.size)
 end
 
-local lines = {}
-local strange = 0
-
 -- Grant up to the limit, one of each service in turn.
 local function take_calls(grants, granted)
   local limit, suspects = take.limit, take.suspects
@@ -202,7 +206,12 @@ local function repeat_exchange(record)
   return { 0, replies, grants, {}, next_due(), 0 }
 end
 
-local function exchange()
+local function main()
+  begin_request()
+  begin_messages()
+  begin_runs()
+  begin_exchange()
+  set_clock()
   local other = other_format()
   if other then return { 2, other } end
   local record_key
@@ -249,4 +258,4 @@ local function exchange()
   return { 0, replies, grants, enqueued, due, strange }
 end
 
-return exchange()
+return main()

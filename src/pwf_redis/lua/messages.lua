@@ -14,12 +14,15 @@ local function queue_key(service)
   return prefix .. 'queue:' .. service
 end
 
-local queued = {}    -- service -> its new messages: run id, call id, generation, address, and so on
-local services = {}  -- the services in `queued`, in order
-local waking = {}    -- services in which somebody is to look
+local queued         -- service -> its new messages: run id, call id, generation, address, and so on
+local services       -- the services in `queued`, in order
+local waking         -- services in which somebody is to look
 local awaited        -- due time and service of the earliest delayed call set here
+local service_names  -- address -> service
 
-local service_names = {}
+local function begin_messages()
+  queued, services, waking, awaited, service_names = {}, {}, {}, nil, {}
+end
 
 local function service_of(address)
   local service = service_names[address]

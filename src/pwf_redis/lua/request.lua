@@ -25,9 +25,10 @@
 -- (so they are made in their final size where that is known), and new strings, numbers made into
 -- text above all (so each is made once, see `packed` in runs.lua, and `digits`). Hence records are msgpack
 -- values one after the other, not arrays: `{ cmsgpack.unpack(record) }` makes one table.
--- And functions, which are made anew each time a script is run: for each local of the same block that one
+-- And functions, which are made anew each time a script is run, unless the server keeps them: for each local of the same block that one
 -- shares with it, Lua walks through all that are shared there. So a line `--== … ==` begins a chapter:
--- it becomes a function within the chapter before (scripts.py), whose locals are found at once.
+-- it becomes a function within the chapter before (scripts.py), whose locals are found at once. Where the
+-- server keeps functions, their locals stay, too: so what a script changes, `begin_…` sets when it begins.
 --
 -- A later version of the same FORMAT may append values to a record: strings, numbers, booleans, and
 -- lists of these that are not empty, but no nil. They are not read here, and stay with the record
@@ -56,9 +57,12 @@
 --   format              the FORMAT of the namespace, a blank, and "fused" or "paired"; where there are
 --                       partitions, how many: see pwf_redis/layout.py
 
+local request, at  -- and where in it we are
+local settings, now, format, paired, retention_ms, dead_retention_ms, key_grace_ms
+local prefix
+local digits       -- number -> its decimal digits
+
 local unpack_limit = cmsgpack.unpack_limit
-local request = ARGV[1]
-local at = 0  -- in the request
 
 -- Return the next values of the request as a table, from index 2 on.
 local function read(size)
@@ -66,11 +70,6 @@ local function read(size)
   at = values[1]
   return values
 end
-
-local settings = read(7)
-local now, format, paired, retention_ms = settings[2], settings[3], settings[4], settings[5]
-local dead_retention_ms, key_grace_ms = settings[6], settings[7]
-local prefix = string.sub(KEYS[1], 1, -4)
 
 -- Lua's `unpack` fails by 8,000 values. Even, for commands that take pairs.
 local CHUNK = 1000
@@ -119,12 +118,20 @@ local DONE, ENDED, LOST, BUSY, STALE, DEFERRED, REFUSED = 0, 1, 2, 3, 4, 5, 6
 
 local NONE = {}  -- an empty list, never changed
 
--- Number -> its decimal digits.
-local digits = setmetatable({}, { __index = function(known, number)
+local DIGITS = { __index = function(known, number)
   local text = tostring(number)
   known[number] = text
   return text
-end })
+end }
+
+local function begin_request()
+  request, at = ARGV[1], 0
+  settings = read(7)
+  now, format, paired, retention_ms = settings[2], settings[3], settings[4], settings[5]
+  dead_retention_ms, key_grace_ms = settings[6], settings[7]
+  prefix = string.sub(KEYS[1], 1, -4)
+  digits = setmetatable({}, DIGITS)
+end
 
 -- Have the time in `now`: the server's, unless the caller has said one.
 local function set_clock()

@@ -1,16 +1,29 @@
 -- runs.lua: the runs that a request names, read into Lua tables and written back.
 
 -- What this script has found out and decided so far.
-local runs = {}      -- run id -> run; false where there is none
-local opened = {}    -- every run in `runs`, and those that were deleted, in order
-local timers = {}    -- member of `due` -> time, or false
-local letters = {}   -- member of `dead` -> time, or false
-local old_keys = {}  -- users' keys whose runs are gone
-local ends = {}      -- { run id, outcome } to be told
+local runs           -- run id -> run; false where there is none
+local opened         -- every run in `runs`, and those that were deleted, in order
+local timers         -- member of `due` -> time, or false
+local letters        -- member of `dead` -> time, or false
+local old_keys       -- users' keys whose runs are gone
+local ends           -- { run id, outcome } to be told
 local ended_address  -- of the call that this command ended, for people
 local ended_id
+local reading        -- runs with fields to be read
+local packed         -- see PACKED
 
-set_clock()
+-- What many records have in common is packed once: number, boolean, list or short text -> msgpack.
+local PACKED = { __index = function(known, value)
+  local text = cmsgpack.pack(value)
+  known[value] = text
+  return text
+end }
+
+local function begin_runs()
+  runs, opened, timers, letters, old_keys, ends = {}, {}, {}, {}, {}, {}
+  ended_address, ended_id = nil, nil
+  reading, packed = {}, setmetatable({}, PACKED)
+end
 
 --== reading runs ===============================================================================
 
@@ -177,13 +190,6 @@ end
 
 ---- writing ------------------------------------------------------------------------------------
 
--- What many records have in common is packed once: number, boolean, list or short text -> msgpack.
-local packed = setmetatable({}, { __index = function(known, value)
-  local text = cmsgpack.pack(value)
-  known[value] = text
-  return text
-end })
-
 -- Length -> what msgpack puts before a text of that length. So a body is copied, and not packed first.
 local before_text = setmetatable({}, { __index = function(known, length)
   local text = string.sub(cmsgpack.pack(string.rep(' ', length)), 1, -length - 1)
@@ -319,8 +325,6 @@ local function read_commands()
   end
   return commands
 end
-
-local reading = {}  -- runs with fields to be read
 
 local function wish(run, field)
   local want = run.want

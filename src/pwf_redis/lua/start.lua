@@ -14,8 +14,8 @@
 --== starts =======================================================================================
 
 local new_header = cmsgpack.pack(FORMAT, RUNNING, 1, 1, 0, 0, 0, 0, 0, 0, NONE)
-local begun = {}  -- { command, call } of each run that begins; by its id, and in order
-local named = {}  -- user's key -> value of key:<key>
+local begun  -- { command, call } of each run that begins; by its id, and in order
+local named  -- user's key -> value of key:<key>
 
 local function is_known(run_id)
   if begun[run_id] then return true end
@@ -74,7 +74,10 @@ local function write(command, call)
   end
 end
 
-local function start()
+local function main()
+  begin_request()
+  begin_messages()
+  begun, named = {}, {}
   local other = other_format()
   if other then return { 2, other } end
   -- A client of a single server that has the queues, too, does not look after timers.
@@ -94,4 +97,4 @@ local function start()
   return { 0, replies, NONE, enqueued, due, 0 }
 end
 
-return start()
+return main()

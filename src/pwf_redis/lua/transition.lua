@@ -260,7 +260,7 @@ end
 ---- commands ------------------------------------------------------------------------------------
 
 local act = {}              -- kind of a command -> what it does; `rare` has the others
-local has_rested = false    -- whether a rest was moved on: enough for one sweep
+local has_rested            -- whether a rest was moved on: enough for one sweep
 
 -- Grant the call, and return `grants`; or say why not.
 local function claim(run, call_id, generation, claim_id, lease_ms, suspects, grants)
