@@ -82,7 +82,7 @@ class Deployment:
 
     Attributes:
         tables: The store.
-        trace: Each effect that was made, for people.
+        made: Each effect that was made: by which lane, and what went wrong.
         effects: How often each `ctx.effect(name)` was asked for, by call, task and name.
         guilty: Calls whose handlers have taken a worker down.
     """
@@ -100,7 +100,7 @@ class Deployment:
         self.clock = VirtualClock()
         self.protocol = protocol
         self.tables = Recording(Rules(paired=protocol.is_paired), self.clock)
-        self.trace: list[str] = []
+        self.made: list[tuple[str, object, Kind | None]] = []
         self.effects: Counter[tuple[CallId, str, str]] = Counter()
         self.guilty: set[CallId] = set()
         self._start = start
@@ -120,6 +120,14 @@ class Deployment:
         return self.tables.read([self._start.run_id])[0]
 
     @property
+    def trace(self) -> list[str]:
+        """Each effect that was made, for people."""
+        return [
+            f"{number:4} {lane} {describe(effect)}" + (f": {kind.value}" if kind else "")
+            for number, (lane, effect, kind) in enumerate(self.made)
+        ]
+
+    @property
     def decisions(self) -> list[tuple[CallId, str, Decision]]:
         """Every commit that was accepted: the call, its task, and what was decided."""
         return self.tables.committed
@@ -137,7 +145,7 @@ class Deployment:
 
     async def go(self) -> bool:
         """Go on until nothing is left to do; False if that does not come to an end."""
-        while len(self.trace) < _ENDLESS:
+        while len(self.made) < _ENDLESS:
             worker = self._worker
             match worker.next_turn(self._has_work):
                 case None:
@@ -251,10 +259,8 @@ class Deployment:
         self._meet_fate(worker, lane)
 
     def _meet_fate(self, worker: Worker, lane: Lane) -> None:
-        effect, number = lane.at, len(self.trace)
-        kind = self._plan.get(number)
-        line = f"{number:4} {lane.name} {describe(effect)}"
-        self.trace.append(f"{line}: {kind.value}" if kind is not None else line)
+        effect, kind = lane.at, self._plan.get(len(self.made))
+        self.made.append((lane.name, effect, kind))
         worker.turns.append(lane)
         if kind is None:
             lane.answer = self._perform(worker, effect), None
@@ -336,6 +342,6 @@ class Deployment:
         for service in services:
             queue = self._queues[service]
             while queue and len(received) < limit:
-                received.append(Delivery(service, (queue.popleft(),), len(self.trace)))
+                received.append(Delivery(service, (queue.popleft(),), len(self.made)))
         worker.unacked += received
         return received

@@ -193,8 +193,8 @@ class _Explorer:
                 _show(protocol, ()),
                 deployment.trace,
             )
-        self.exploration.points[protocol.value] = len(deployment.trace)
-        return len(deployment.trace)
+        self.exploration.points[protocol.value] = len(deployment.made)
+        return len(deployment.made)
 
     async def _try(self, protocol: Protocol, plan: tuple[Fault, ...]) -> None:
         deployment, end = await self._run(protocol, plan)
