@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -29,11 +28,11 @@ from pwf_core.views import DeadLetter, RunView
 from pwf_redis import codec, records
 from pwf_redis.checks import Facts, check
 from pwf_redis.codec import Done, Refused
-from pwf_redis.errors import NotAllowedError
+from pwf_redis.errors import NoFunctionError, NotAllowedError
 from pwf_redis.keys import UNDECODABLE_MAX, Keys, parse_member
 from pwf_redis.layout import Layout, check_format, other_format
 from pwf_redis.rounds import Command as RedisCommand
-from pwf_redis.rounds import Round, ask, call
+from pwf_redis.rounds import Round, ask, call, call_kept, keep
 from pwf_redis.scripts import DRAIN, EXCHANGE, READ, START, Script
 
 __all__ = ["Operations"]
@@ -193,21 +192,30 @@ class Operations:
 
     def _call(self, script: Script, arguments: Sequence[bytes]) -> Steps[Round, Any]:
         facts = self.facts
-        run = partial(
-            call,
-            script,
-            self.keys,
-            arguments,
-            flagged=facts.knows_flags,
-            confirmed=facts.waits_for_disk and script is not READ,
-        )
+        confirmed = facts.waits_for_disk and script is not READ
         if script.is_kept and facts.keeps_functions:
             try:
-                return (yield from run(kept=True))
+                return (yield from call_kept(script, self.keys, arguments, confirmed=confirmed))
+            except NoFunctionError:
+                yield from self._keep(script)
             except NotAllowedError as error:
-                logger.info("Running scripts as such, which takes a little longer: %s", error)
-                facts.keeps_functions = False
-        return (yield from run())
+                self._do_without(error)
+        return (
+            yield from call(
+                script, self.keys, arguments, flagged=facts.knows_flags, confirmed=confirmed
+            )
+        )
+
+    def _keep(self, script: Script) -> Steps[Round, None]:
+        """Have it kept for the next time; this time it runs as such, whoever flushes meanwhile."""
+        try:
+            yield from keep(script)
+        except NotAllowedError as error:
+            self._do_without(error)
+
+    def _do_without(self, error: NotAllowedError) -> None:
+        logger.info("Scripts are not kept as functions, so they take a little longer: %s", error)
+        self.facts.keeps_functions = False
 
     def _set_aside(self, refused: Refused) -> Steps[Round, None]:
         if refused.kind == "timer":

@@ -14,11 +14,10 @@ from redis.exceptions import NoScriptError
 
 from pwf_core.errors import StoreUnavailableError
 from pwf_core.steps import Steps
-from pwf_redis.errors import NoFunctionError
 from pwf_redis.keys import Keys
 from pwf_redis.scripts import Script
 
-__all__ = ["CONFIRM", "Command", "Round", "Spread", "ask", "call", "together"]
+__all__ = ["CONFIRM", "Command", "Round", "Spread", "ask", "call", "call_kept", "keep", "together"]
 
 T = TypeVar("T")
 
@@ -96,7 +95,6 @@ def call(
     arguments: Sequence[str | bytes | int],
     *,
     flagged: bool,
-    kept: bool = False,
     confirmed: bool = False,
 ) -> Steps[Round, Any]:
     """Run a script and return its reply.
@@ -108,25 +106,53 @@ def call(
             keys that it does not have, and it must not run a script that finds some and not others.
         arguments: Its ARGV.
         flagged: Whether the server knows script flags.
-        kept: Whether it keeps this one as a function.
         confirmed: Whether to wait until what it wrote is on the server's disk.
     """
-    further = [CONFIRM] if confirmed else []
-    named = (2, keys.due, keys.never) if keys.is_spread else (1, keys.due)
-    name: Command
-    if kept:
-        name = ("FCALL", script.function, *named, *arguments)
-    else:
-        name = ("EVALSHA", script.sha(flagged=flagged), *named, *arguments)
+    given = (*_named(keys), *arguments)
     try:
-        replies = yield Round([name, *further])
+        return (
+            yield from _run(("EVALSHA", script.sha(flagged=flagged), *given), confirmed=confirmed)
+        )
     except NoScriptError:
         # A restart, a failover, SCRIPT FLUSH: sending the text loads it, too.
-        text = ("EVAL", script.text(flagged=flagged), *named, *arguments)
-        replies = yield Round([text, *further])
-    except NoFunctionError:
-        load = ("FUNCTION", "LOAD", "REPLACE", script.library)
-        _, *replies = yield Round([load, name, *further])
+        return (
+            yield from _run(("EVAL", script.text(flagged=flagged), *given), confirmed=confirmed)
+        )
+
+
+def call_kept(
+    script: Script,
+    keys: Keys,
+    arguments: Sequence[str | bytes | int],
+    *,
+    confirmed: bool = False,
+) -> Steps[Round, Any]:
+    """Do the same with a script that the server keeps as a function.
+
+    Raises:
+        NoFunctionError: If it does not, or not any more.
+        NotAllowedError: If it never will.
+    """
+    return (
+        yield from _run(("FCALL", script.function, *_named(keys), *arguments), confirmed=confirmed)
+    )
+
+
+def keep(script: Script) -> Steps[Round, None]:
+    """Have the server keep a script as a function.
+
+    Raises:
+        NotAllowedError: If it never will.
+    """
+    yield Round([("FUNCTION", "LOAD", "REPLACE", script.library)])
+
+
+def _named(keys: Keys) -> Command:
+    return (2, keys.due, keys.never) if keys.is_spread else (1, keys.due)
+
+
+def _run(command: Command, *, confirmed: bool) -> Steps[Round, Any]:
+    replies = yield Round([command, CONFIRM] if confirmed else [command])
     if confirmed and replies[1][0] < 1:
         raise StoreUnavailableError("Redis does not confirm that it has written to its disk.")
     return replies[0]

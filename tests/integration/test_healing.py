@@ -80,7 +80,7 @@ def test_store_flushed_again_and_again(
 def test_scripts_flushed_under_load(
     flavour: Flavour, backend_url: str, work: Work, admin: Any
 ) -> None:
-    """SCRIPT FLUSH in a loop: they are loaded again, and nothing is lost or said."""
+    """SCRIPT FLUSH and FUNCTION FLUSH in a loop: all is loaded again, and nothing is lost or said."""
 
     async def main() -> None:
         async with working(flavour, backend_url, work) as client:
@@ -88,6 +88,7 @@ def test_scripts_flushed_under_load(
             ends = asyncio.gather(*(run.result(timeout=LIMIT) for run in runs))
             while not ends.done():
                 await asyncio.to_thread(admin.script_flush)
+                await asyncio.to_thread(admin.function_flush)
 
             assert await ends == ["done"] * 20
 

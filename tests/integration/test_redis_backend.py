@@ -392,7 +392,9 @@ class TestScripts:
                 EXCHANGE.function,
                 START.function,
             }
-            assert "cmdstat_evalsha" not in server.info("commandstats")
+            stats = server.info("commandstats")
+            assert stats["cmdstat_evalsha"]["calls"] == 2  # the first time
+            assert stats["cmdstat_fcall"]["calls"] == 6
 
     @pytest.mark.parametrize("missing", ["fcall", "function|load"])
     def test_are_run_as_such_for_users_who_may_have_none_kept(self, server, redis_url, missing):
