@@ -70,14 +70,14 @@ class System:
 
     async def _commits(self, lanes: int) -> float:
         for script in (START, EXCHANGE):
-            await self._server.script_load(script.text(flagged=True))
+            await self._server.function_load(script.library.decode())
         requests = [request for _ in range(lanes) for request in lane()]
         key = Keys(NAMESPACE).due
         began = time.perf_counter()
         for batch in batches(requests, 8):
             pipe = self._server.pipeline(transaction=False)
             for script, request in batch:
-                pipe.execute_command("EVALSHA", script.sha(flagged=True), 1, key, *request)
+                pipe.execute_command("FCALL", script.function, 1, key, *request)
             for reply in await pipe.execute():
                 if reply[0] != 0:
                     raise RuntimeError(f"the script answered {reply}")
