@@ -114,9 +114,12 @@ def _on_rabbit(name: str, title: str, options: str = "", **how: Any) -> System:
     )
 
 
+# In the order of measuring. What pwf is compared with comes next to it, for machines change their speed.
 SYSTEMS = (
     _pwf("pwf-memory", "pwf, memory", (), "memory://", workloads=_SPEEDS + " W6 W8", workers=0),
     _pwf("pwf-redis", "pwf, Redis", _ON_REDIS, _FUSED, workloads=_SPEEDS + " W6 W7 W9"),
+    System("thin", "thin loop over Redis Streams", Kind.LIMIT, "thin", _ON_REDIS),
+    _raw("raw-redis", Server.REDIS),
     _pwf(
         "pwf-redis-threads",
         "pwf, Redis, blocking client",
@@ -141,12 +144,10 @@ SYSTEMS = (
         workloads=_SPEEDS,
     ),
     _on_rabbit("", ", quorum"),
+    _raw("raw-aio-pika", Server.RABBIT),
     _on_rabbit("-2", ", quorum, 2 processes", workloads="W1 W2 W3", workers=2),
     _on_rabbit("-classic", ", classic", "&queue=classic", workloads=_SPEEDS + " W7"),
     _on_rabbit("-pika", ", quorum, pika", "&driver=pika", workloads=_SPEEDS),
-    System("thin", "thin loop over Redis Streams", Kind.LIMIT, "thin", _ON_REDIS),
-    _raw("raw-redis", Server.REDIS),
-    _raw("raw-aio-pika", Server.RABBIT),
     _raw("raw-pika", Server.RABBIT),
     _peer("celery-redis", "Celery, Redis", "celery", _ON_REDIS),
     _peer("celery-rabbit", "Celery, RabbitMQ", "celery", _ON_BOTH, BENCH_BROKER="rabbit"),
