@@ -42,8 +42,8 @@ NEEDED = (
 # And for the streams as a plain broker.
 NEEDED_BY_STREAMS = ("xgroup", "xreadgroup", "xack", "xautoclaim", "xinfo", "xpending")
 
-# With these, scripts begin faster, on Redis 7.0 and later. Who may use them can have others run what he likes in
-# the name of any of them: they are for users who trust each other.
+# With these, scripts begin faster, on Redis 7.0 and later. Who may load libraries can change what others
+# run under their own names: it is for users who trust each other.
 USED_IF_ALLOWED = ("fcall", "function|load")
 
 # And for durability="fsync", unless the server has `appendfsync always`.

@@ -7,8 +7,8 @@ such line; there a script is refused at its first write if that may need memory,
 one that may, and those that drain a server with one that may not. See
 https://redis.io/docs/latest/develop/programmability/eval-intro/#eval-flags.
 
-A script makes all its functions anew each time that it is run, which takes as long as to commit two
-calls. Redis 7.0 and later can keep them: there the two scripts that run all the time are functions of
+A script makes all its functions anew each time that it is run, which takes as long as to commit a
+call. Redis 7.0 and later can keep them: there the two scripts that run all the time are functions of
 libraries, named by their text. See
 https://redis.io/docs/latest/develop/programmability/functions-intro/.
 """

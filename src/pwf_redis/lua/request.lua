@@ -25,10 +25,11 @@
 -- (so they are made in their final size where that is known), and new strings, numbers made into
 -- text above all (so each is made once, see `packed` in runs.lua, and `digits`). Hence records are msgpack
 -- values one after the other, not arrays: `{ cmsgpack.unpack(record) }` makes one table.
--- And functions, which are made anew each time a script is run, unless the server keeps them: for each local of the same block that one
--- shares with it, Lua walks through all that are shared there. So a line `--== … ==` begins a chapter:
--- it becomes a function within the chapter before (scripts.py), whose locals are found at once. Where the
--- server keeps functions, their locals stay, too: so what a script changes, `begin_…` sets when it begins.
+-- And functions, which are made anew each time a script is run, unless the server keeps them: for each
+-- local of the same block that one shares with it, Lua walks through all that are shared there. So a line
+-- `--== … ==` begins a chapter: it becomes a function within the chapter before (scripts.py), whose locals
+-- are found at once. Where the server keeps functions, their locals stay, too: so what a script changes,
+-- `begin_…` sets when it begins.
 --
 -- A later version of the same FORMAT may append values to a record: strings, numbers, booleans, and
 -- lists of these that are not empty, but no nil. They are not read here, and stay with the record
