@@ -20,7 +20,15 @@ from pwf_core.service import Service
 from pwf_core.tasks import Task
 from pwf_core.texts import printable
 
-__all__ = ["IDLE_RECHECK", "LISTEN_AFTER", "OutcomeLog", "WorkerOptions", "log_end", "make_engine"]
+__all__ = [
+    "IDLE_RECHECK",
+    "LISTEN_AFTER",
+    "LISTEN_FOR",
+    "OutcomeLog",
+    "WorkerOptions",
+    "log_end",
+    "make_engine",
+]
 
 logger = logging.getLogger("pwf")
 
@@ -31,6 +39,10 @@ IDLE_RECHECK = 1.0
 # As long as handlers are quick, the exchanges that carry what they concluded look for calls as well. To be
 # told of new ones, which takes round trips of its own, is asked for once some take longer; in seconds.
 LISTEN_AFTER = 0.002
+
+# For how long an idle worker listens at a time, in seconds: what it hears then, which may be nothing, saves
+# it from looking.
+LISTEN_FOR = 0.8 * IDLE_RECHECK
 
 
 @attrs.frozen(kw_only=True)

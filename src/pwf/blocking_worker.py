@@ -22,7 +22,7 @@ from pwf._handlers import call_anywhere
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._leases import LeaseKeeper
-from pwf._options import IDLE_RECHECK, LISTEN_AFTER, WorkerOptions, log_end, make_engine
+from pwf._options import IDLE_RECHECK, LISTEN_AFTER, LISTEN_FOR, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._threads import Threads
@@ -171,7 +171,7 @@ class BlockingWorker:
 
     def _stop_taking(self) -> None:
         with self._lock:
-            self._engine.stopping = True
+            self._engine.stop()
         self._ready.set()
 
     # -- the threads ------------------------------------------------------------------------------
@@ -179,9 +179,8 @@ class BlockingWorker:
     def _serve(self) -> None:
         try:
             while not self._closed.is_set():
-                with self._lock:
-                    if self._engine.stopping and self._engine.is_done:
-                        return
+                if self._is_through():
+                    return
                 exchange, reply = self._exchange()
                 if reply is None:
                     return
@@ -190,11 +189,15 @@ class BlockingWorker:
                     busy = self._engine.has_conclusions
                 for call in calls:
                     self._start(call)
-                if not busy:
+                if not busy and not self._is_through():
                     self._pause(exchange, reply)
         except BaseException as error:  # noqa: BLE001 -- kept for whoever leaves the worker
             log_end(error)
             self._failure = error
+
+    def _is_through(self) -> bool:
+        with self._lock:
+            return self._engine.stopping and self._engine.is_done
 
     def _exchange(self) -> tuple[Exchange, Exchanged | None]:
         refused = True  # by a full store each time
@@ -235,11 +238,32 @@ class BlockingWorker:
             if self._closed.is_set():
                 return
             self._listen.clear()
-            try:
-                self._port.idle(self._engine.services, IDLE_RECHECK)
-            except UnavailableError:
-                self._closed.wait(IDLE_RECHECK)  # the exchange reports it
+            with self._lock:
+                exchange = self._engine.listen() if self._engine.may_listen else None
+            if exchange is not None:
+                self._hear(exchange)
+
+    def _hear(self, exchange: Exchange) -> None:
+        try:
+            reply = self._port.idle(exchange.take, LISTEN_FOR)
+        except UnavailableError:
+            with self._lock:
+                self._engine.unheard(exchange)
             self._ready.set()
+            self._closed.wait(IDLE_RECHECK)  # the exchange reports it
+            return
+        with self._lock:
+            if reply is None:
+                self._engine.withdrawn(exchange)
+                calls = []
+            else:
+                calls = self._engine.exchanged(exchange, reply)
+        for call in calls:
+            self._start(call)
+        if reply is None or len(calls) == exchange.take.limit:
+            self._ready.set()
+        elif not calls or not self._closed.wait(LISTEN_AFTER):
+            self._listen.set()
 
     def _renewed(self, renewals: Sequence[Renew], replies: Sequence[Reply]) -> None:
         with self._lock:

@@ -23,7 +23,7 @@ from typing import Any, Self
 from pwf._health import Health, Pulse
 from pwf._ids import new_session
 from pwf._leases import LeaseKeeper
-from pwf._options import IDLE_RECHECK, LISTEN_AFTER, WorkerOptions, log_end, make_engine
+from pwf._options import IDLE_RECHECK, LISTEN_AFTER, LISTEN_FOR, WorkerOptions, log_end, make_engine
 from pwf._patience import Patience
 from pwf._resources import Resources
 from pwf._runners import Runners
@@ -105,7 +105,9 @@ class Worker:
         self._idle: asyncio.Task[None] | None = None
         self._to_listen: asyncio.TimerHandle | None = None
         self._may_be_more = True  # calls to take
-        self._look_at = 0.0  # by the loop's clock: when a timer is due, or may be
+        # By the loop's clock: when a timer is due, and when to look whatever is known.
+        self._due_at = math.inf
+        self._recheck_at = 0.0
 
     async def __aenter__(self) -> Self:
         if self._main is not None:
@@ -160,7 +162,9 @@ class Worker:
         main = self._main
         if main is None:
             return
-        self._engine.stopping = True
+        self._engine.stop()
+        if self._idle is not None:
+            self._idle.cancel()
         self._ready.set()
         limit = (self._options.grace if grace is None else grace).total_seconds()
         try:
@@ -214,9 +218,7 @@ class Worker:
     async def _lane(self) -> None:
         while not (self._engine.stopping and self._engine.is_done):
             if self._is_time():
-                exchange, reply = await self._exchange()
-                self._runners.begin(self._engine.exchanged(exchange, reply))
-                self._note(exchange, reply)
+                self._take_in(*await self._exchange())
                 await asyncio.sleep(0)  # what handlers conclude at once goes out with what has come
             else:
                 await self._pause()
@@ -230,14 +232,15 @@ class Worker:
         return (
             engine.has_conclusions
             or (self._may_be_more and engine.room > 0)
-            or asyncio.get_running_loop().time() >= self._look_at
+            or asyncio.get_running_loop().time() >= min(self._due_at, self._recheck_at)
         )
 
     async def _exchange(self) -> tuple[Exchange, Exchanged]:
         exchange = self._engine.next_exchange()
         if exchange.take.limit:
             self._may_be_more = False
-        self._look_at = asyncio.get_running_loop().time() + IDLE_RECHECK
+        self._due_at = math.inf
+        self._recheck_at = asyncio.get_running_loop().time() + IDLE_RECHECK
         refused = True  # by a full store each time
         while True:
             try:
@@ -252,15 +255,16 @@ class Worker:
                 if refused:
                     exchange = self._engine.next_exchange(exchange)
             else:
-                self._pulse.answered(reply.problem)
-                self._patience.forget()
                 return exchange, reply
 
-    def _note(self, exchange: Exchange, reply: Exchanged) -> None:
-        """Take note of what an exchange says about the next one."""
+    def _take_in(self, exchange: Exchange, reply: Exchanged) -> None:
+        """Begin what an exchange has brought, and take note of what it says about the next one."""
+        self._pulse.answered(reply.problem)
+        self._patience.forget()
+        self._runners.begin(self._engine.exchanged(exchange, reply))
         if reply.next_due_ms is not None:
             due = asyncio.get_running_loop().time() + reply.next_due_ms / 1000
-            self._look_at = min(self._look_at, due)
+            self._due_at = min(self._due_at, due)
         if exchange.take.limit and len(reply.grants) == exchange.take.limit:
             self._may_be_more = True
         elif not self._engine.running:
@@ -274,24 +278,38 @@ class Worker:
         if self._to_listen is not None:
             self._to_listen.cancel()
             self._to_listen = None
-        if self._engine.room and (self._idle is None or self._idle.done()):
+        if self._engine.may_listen and (self._idle is None or self._idle.done()):
             self._idle = asyncio.create_task(self._listen(), name="pwf-idle")
 
     async def _pause(self) -> None:
         """Wait until there may be something to do."""
-        look_at = self._look_at if self._engine.may_overlap else math.inf
+        look_at = min(self._due_at, self._recheck_at) if self._engine.may_overlap else math.inf
         timer = asyncio.get_running_loop().call_at(look_at, self._ready.set)
         await self._ready.wait()
         self._ready.clear()
         timer.cancel()
 
     async def _listen(self) -> None:
+        if not self._engine.may_listen:
+            return
+        exchange = self._engine.listen()
         try:
-            await self._port.idle(self._engine.services, IDLE_RECHECK)
-        except UnavailableError:
+            reply = await self._port.idle(exchange.take, LISTEN_FOR)
+        except BaseException as error:
+            self._engine.unheard(exchange)
+            self._ready.set()
+            if not isinstance(error, UnavailableError):
+                raise
             await asyncio.sleep(IDLE_RECHECK)  # the exchange reports it
-        self._may_be_more = True
-        self._ready.set()
+            return
+        self._idle = None
+        if reply is not None:
+            self._recheck_at = asyncio.get_running_loop().time() + IDLE_RECHECK
+            self._take_in(exchange, reply)
+        else:
+            self._engine.withdrawn(exchange)
+            self._may_be_more = True
+            self._ready.set()
 
     def _tell_loop(
         self,

@@ -5,6 +5,7 @@ It waits for nothing and performs nothing, and is used by one thread at a time; 
 be called from another one. The loop's part:
 
     exchange = engine.next_exchange()              commands and room for more: one round trip
+    exchange = engine.listen()                     room alone, to wait with while there is nothing to send
     engine.exchanged(exchange, reply)              -> calls whose handlers are to be started
     engine.returned(call, value) / engine.raised(call, error)   when a handler is through
     engine.renewals(now), engine.renewed(replies)  every third of a lease, beside all that
@@ -20,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+from msgspec.structs import replace
 
 from pwf_core.commands import (
     DEFER_MS,
@@ -132,6 +134,7 @@ class Engine:
     _away: list[tuple[Command, RunningCall | None]] = attrs.field(factory=list, init=False)
     _held: list[Granted] = attrs.field(factory=list, init=False)
     _exchanges: int = attrs.field(default=0, init=False)
+    _unheard: Exchange | None = attrs.field(default=None, init=False)  # what listening came to
 
     @property
     def room(self) -> int:
@@ -144,7 +147,7 @@ class Engine:
     @property
     def has_conclusions(self) -> bool:
         """Whether something waits to be sent."""
-        return bool(self._concluded)
+        return bool(self._concluded) or self._unheard is not None
 
     @property
     def is_done(self) -> bool:
@@ -155,8 +158,14 @@ class Engine:
     @property
     def may_overlap(self) -> bool:
         """Whether an exchange may go out beside those that are under way."""
-        under_way = self._under_way.values()
-        return len(under_way) < self.lanes and not any(one.comes_first for one in under_way)
+        under_way = self._under_way
+        most = self.lanes + (self.lanes in under_way)  # who listens holds up nobody
+        return len(under_way) < most and not any(one.comes_first for one in under_way.values())
+
+    @property
+    def may_listen(self) -> bool:
+        """Whether to wait for calls: there is room for more, and nobody waits for them yet."""
+        return self.room > 0 and self.lanes not in self._under_way
 
     def next_exchange(self, refused: Exchange | None = None) -> Exchange:
         """Return the next round trip, with everything that has been concluded so far.
@@ -165,6 +174,9 @@ class Engine:
             refused: The last one, if a full store has refused it, so that nothing was taken: it
                 goes out again, together with what may make room by now.
         """
+        if self._unheard is not None and refused is None:
+            exchange, self._unheard = self._unheard, None
+            return exchange
         if refused is not None:
             del self._under_way[refused.lane]
             self._concluded[:0] = zip(refused.commands, refused.calls, strict=True)
@@ -172,25 +184,58 @@ class Engine:
         all_of_them = refused is not None or bool(self._away)
         self._concluded[:0] = self._away
         self._away.clear()
-        self._exchanges += 1
         lane = next(number for number in range(self.lanes) if number not in self._under_way)
         concluded = self._next_commands(all_of_them=all_of_them)
-        take = Take(
-            services=self.services,
-            limit=min(self.room, math.ceil((self.concurrency + self.ahead) / self.lanes)),
-            claim_id=claim_id_of(self.session, lane, self._exchanges),
-            lease_ms=self.lease_ms,
-            suspects=self._may_take_a_suspect(),
-        )
         exchange = self._under_way[lane] = Exchange(
             [command for command, _ in concluded],
-            take,
+            self._next_take(lane, self.lanes),
             [call for _, call in concluded],
             lane,
             comes_first=any(isinstance(command, Stage) for command, _ in concluded),
             frees=bool(self._held) and not self._concluded,
         )
         return exchange
+
+    def listen(self) -> Exchange:
+        """Return what to take once there is something, if one `may_listen`; beside all other exchanges."""
+        lane = self.lanes
+        # Those that have something to send want room, too: for what follows from it.
+        take = self._next_take(lane, self.lanes + 1)
+        exchange = Exchange((), take, (), lane, comes_first=False, frees=False)
+        self._under_way[lane] = exchange
+        return exchange
+
+    def withdrawn(self, exchange: Exchange) -> None:
+        """Take note that whoever listened has taken nothing."""
+        if self._is_current(exchange):
+            del self._under_way[exchange.lane]
+
+    def unheard(self, exchange: Exchange) -> None:
+        """Take note that nobody knows what whoever listened has taken: the next exchange asks."""
+        if self._is_current(exchange):
+            asking = attrs.evolve(exchange, take=replace(exchange.take, limit=0))
+            self._unheard = self._under_way[exchange.lane] = asking
+
+    def stop(self) -> None:
+        """Take no more calls; whoever listens is not waited for."""
+        self.stopping = True
+        listening = self._under_way.get(self.lanes)
+        if listening is not None:
+            self.unheard(listening)
+
+    def _is_current(self, exchange: Exchange) -> bool:
+        return self._under_way.get(exchange.lane) is exchange
+
+    def _next_take(self, lane: int, sharing: int) -> Take:
+        """Return a new one, for an exchange that shares the room with so many others."""
+        self._exchanges += 1
+        return Take(
+            services=self.services,
+            limit=min(self.room, math.ceil((self.concurrency + self.ahead) / sharing)),
+            claim_id=claim_id_of(self.session, lane, self._exchanges),
+            lease_ms=self.lease_ms,
+            suspects=self._may_take_a_suspect(),
+        )
 
     def _may_take_a_suspect(self) -> bool:
         return not (
@@ -222,6 +267,8 @@ class Engine:
 
     def exchanged(self, exchange: Exchange, reply: Exchanged) -> list[RunningCall]:
         """Take note of what an exchange came to, and return the calls to start."""
+        if not self._is_current(exchange):
+            return []  # whoever listened is late: it was asked again what that came to
         del self._under_way[exchange.lane]
         started = []
         asked = zip(exchange.commands, exchange.calls, reply.replies, strict=True)

@@ -265,9 +265,9 @@ class Paired:
         """See `Backend.exchange`."""
         return await drive_async(exchange_steps(commands, take, self._inboxes), self._perform)
 
-    async def idle(self, services: Sequence[str], timeout: float) -> None:
+    async def idle(self, take: Take, timeout: float) -> None:
         """See `Backend.idle`."""
-        await self._broker.idle(services, timeout)
+        await self._broker.idle(take.services, timeout)
 
     async def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""
@@ -343,9 +343,9 @@ class BlockingPaired:
         """See `Backend.exchange`."""
         return drive(exchange_steps(commands, take, self._inboxes), self._perform)
 
-    def idle(self, services: Sequence[str], timeout: float) -> None:
+    def idle(self, take: Take, timeout: float) -> None:
         """See `Backend.idle`."""
-        self._broker.idle(services, timeout)
+        self._broker.idle(take.services, timeout)
 
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""

@@ -323,8 +323,19 @@ class Backend(Protocol):
         """
         ...
 
-    async def idle(self, services: Sequence[str], timeout: float) -> None:
-        """Wait until an exchange may have calls of *services*, or *timeout* seconds are over."""
+    async def idle(self, take: Take, timeout: float) -> Exchanged | None:
+        """Wait until there may be calls to take, for *timeout* seconds at the most.
+
+        Whoever is cancelled, or hears of an error, may have been granted calls, or may be yet: an
+        exchange with the same claim id and a limit of 0 tells which, and has no more granted.
+
+        Returns:
+            What an exchange of *take* has come to, where waiting and taking are one round trip; None
+            where somebody has to go and see.
+
+        Raises:
+            UnavailableError: If nobody can tell.
+        """
         ...
 
     async def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
@@ -401,7 +412,7 @@ class BlockingBackend(Protocol):
     def close(self) -> None: ...  # noqa: D102
     def apply(self, commands: Sequence[Command]) -> list[Reply]: ...  # noqa: D102
     def exchange(self, commands: Sequence[Command], take: Take) -> Exchanged: ...  # noqa: D102
-    def idle(self, services: Sequence[str], timeout: float) -> None: ...  # noqa: D102
+    def idle(self, take: Take, timeout: float) -> Exchanged | None: ...  # noqa: D102
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]: ...  # noqa: D102
     def watch(self, run_id: RunId) -> AbstractContextManager[BlockingWatch]: ...  # noqa: D102
     def leases(self) -> Leases: ...  # noqa: D102

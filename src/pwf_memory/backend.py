@@ -45,9 +45,9 @@ class MemoryBackend(Connection):
         """See `Backend.exchange`."""
         return self.tables.exchange(commands, take)
 
-    async def idle(self, services: Sequence[str], timeout: float) -> None:
+    async def idle(self, take: Take, timeout: float) -> None:
         """See `Backend.idle`."""
-        await waiting.idle(self._door, self.tables, services, timeout)
+        await waiting.idle(self._door, self.tables, take.services, timeout)
 
     async def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""
@@ -91,9 +91,9 @@ class BlockingMemoryBackend(Connection):
         """See `Backend.exchange`."""
         return self.tables.exchange(commands, take)
 
-    def idle(self, services: Sequence[str], timeout: float) -> None:
+    def idle(self, take: Take, timeout: float) -> None:
         """See `Backend.idle`."""
-        waiting.idle_blocking(self._door, self.tables, services, timeout)
+        waiting.idle_blocking(self._door, self.tables, take.services, timeout)
 
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""

@@ -6,14 +6,16 @@ their calls and deleting the messages in the same atomic step. So there is no pe
 nothing to reclaim; the lease's timer, kept by the same server, is the only way back. A call that is
 enqueued and taken by the same exchange never touches its stream at all.
 
-Idle workers block on a list that holds at most one token per service. Tokens are hints: they may
-come too often or get lost with a worker, so nobody waits for one for long.
+Idle workers block on a list that holds at most one token per service, and have the exchange that a token
+calls for right behind. Tokens are hints: they may come too often or get lost with a worker, so nobody waits
+for one for long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Self
 
 import attrs
@@ -79,13 +81,18 @@ class RedisBackend:
         """See `Backend.exchange`."""
         return await self._client.run(self.operations.exchange(commands, take))
 
-    async def idle(self, services: Sequence[str], timeout: float) -> None:
+    async def idle(self, take: Take, timeout: float) -> Exchanged | None:
         """See `Backend.idle`."""
+        operations = self.operations
+        if isinstance(operations, Operations):
+            return await self._client.listen(partial(operations.listen, take), timeout)
+        # No command waits in several slots.
         await self._client.wait_for_work(
-            lambda: self.operations.has_work(services),
-            lambda: self.operations.bells(services),
+            lambda: operations.has_work(take.services),
+            lambda: operations.bells(take.services),
             timeout,
         )
+        return None
 
     async def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""

@@ -20,7 +20,7 @@ from pwf_core.errors import PwfError
 from pwf_redis.cluster_links import BlockingClusterLinks, ClusterLinks
 from pwf_redis.keys import MOST_PARTITIONS
 from pwf_redis.links import BlockingLinks, Links
-from pwf_redis.rounds import Command
+from pwf_redis.rounds import wait_in
 
 __all__ = ["Bells", "BlockingBells", "Tokens"]
 
@@ -28,10 +28,6 @@ Tokens: TypeAlias = Mapping[int, Sequence[str]]
 """Lists, by slot; a token in one of them says that there is work."""
 
 _Bell: TypeAlias = tuple[int, tuple[str, ...]]
-
-
-def _wait_in(names: Sequence[str], seconds: float) -> list[Command]:
-    return [("BLPOP", *names, max(seconds, 0.001))]  # Redis takes 0 for "for ever"
 
 
 @attrs.define(eq=False)
@@ -75,7 +71,7 @@ class Bells:
         return any(not task.cancelled() and task.result() for task in done)
 
     async def _wait_at(self, slot: int, names: Sequence[str], seconds: float) -> bool:
-        (token,) = await self.links.ask_at(slot, _wait_in(names, seconds))
+        (token,) = await self.links.ask_at(slot, [wait_in(names, seconds)])
         if token is not None:
             self.rung(slot)
         return token is not None
@@ -83,7 +79,7 @@ class Bells:
     async def _listen(self, bell: _Bell, seconds: float) -> bool:
         slot, names = bell
         try:
-            (token,) = await self.links.ask_at(slot, _wait_in(names, seconds))
+            (token,) = await self.links.ask_at(slot, [wait_in(names, seconds)])
             if token is not None and not self._listeners:
                 await self.links.ask_at(slot, [("LPUSH", token[0], token[1])])
                 return False
@@ -123,7 +119,7 @@ class BlockingBells:
         """See `Bells.wait`."""
         if len(tokens) == 1:
             ((slot, names),) = tokens.items()
-            (token,) = self.links.ask_at(slot, _wait_in(names, seconds))
+            (token,) = self.links.ask_at(slot, [wait_in(names, seconds)])
             if token is not None:
                 self.rung(slot)
             return token is not None
@@ -156,7 +152,7 @@ class BlockingBells:
     def _listen(self, bell: _Bell, seconds: float) -> bool:
         slot, names = bell
         try:
-            (token,) = self.links.ask_at(slot, _wait_in(names, seconds))
+            (token,) = self.links.ask_at(slot, [wait_in(names, seconds)])
             if token is not None and not self._listeners:
                 self.links.ask_at(slot, [("LPUSH", token[0], token[1])])
                 return False

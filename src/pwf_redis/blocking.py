@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import attrs
@@ -19,7 +20,7 @@ from pwf_core.steps import Steps, drive
 from pwf_core.views import DeadLetter, RunView
 from pwf_redis import backend, store
 from pwf_redis.bells import BlockingBells, Tokens
-from pwf_redis.client import LOOK_AGAIN, WAITING, capabilities_of, operations_for
+from pwf_redis.client import WAITING, capabilities_of, longest_wait, operations_for
 from pwf_redis.cluster import ClusterTarget
 from pwf_redis.cluster_links import BlockingClusterLinks
 from pwf_redis.leases import RedisLeases, blocking_links_to
@@ -99,7 +100,7 @@ class BlockingClient:
         timeout: float,
     ) -> None:
         """See `Client.wait_for_work`."""
-        longest = min(LOOK_AGAIN, self.target.timeout / 2)
+        longest = longest_wait(self.target)
         deadline = time.monotonic() + timeout
         self._links.check_open()
         try:
@@ -109,6 +110,19 @@ class BlockingClient:
         except StoreUnavailableError:
             if not self._is_closed:
                 raise
+
+    def listen(self, steps: Callable[[float], Steps[Any, T]], timeout: float) -> T | None:
+        """See `Client.listen`."""
+        if not self._is_open and not self._is_closed:
+            self.open()
+        self._links.check_open()
+        seconds = min(timeout, longest_wait(self.target))
+        try:
+            return drive(steps(seconds), self._waiting.perform)
+        except StoreUnavailableError:
+            if not self._is_closed:
+                raise
+            return None
 
 
 @attrs.define
@@ -203,13 +217,17 @@ class BlockingRedisBackend:
         """See `Backend.exchange`."""
         return self._client.run(self.operations.exchange(commands, take))
 
-    def idle(self, services: Sequence[str], timeout: float) -> None:
+    def idle(self, take: Take, timeout: float) -> Exchanged | None:
         """See `Backend.idle`."""
+        operations = self.operations
+        if isinstance(operations, Operations):
+            return self._client.listen(partial(operations.listen, take), timeout)
         self._client.wait_for_work(
-            lambda: self.operations.has_work(services),
-            lambda: self.operations.bells(services),
+            lambda: operations.has_work(take.services),
+            lambda: operations.bells(take.services),
             timeout,
         )
+        return None
 
     def read(self, run_ids: Sequence[RunId]) -> list[RunView | None]:
         """See `Backend.read`."""

@@ -26,13 +26,13 @@ from pwf_redis.partitions import Partitions
 from pwf_redis.target import Target
 from pwf_redis.watching import Ears
 
-__all__ = ["LOOK_AGAIN", "WAITING", "Client", "capabilities_of", "operations_for"]
+__all__ = ["WAITING", "Client", "capabilities_of", "longest_wait", "operations_for"]
 
 T = TypeVar("T")
 
 # Seconds until who waits looks for himself: a token may have been given to somebody who was just
 # leaving, and nobody hears of that.
-LOOK_AGAIN = 2.0
+_LOOK_AGAIN = 2.0
 WAITING = 64  # idle workers of one process that may wait at a time; each holds a connection
 
 
@@ -52,6 +52,14 @@ def _with_partitions(base: Capabilities, partitions: int) -> Capabilities:
 def capabilities_of(base: Capabilities, operations: Operations | Partitions) -> Capabilities:
     """Return *base*, and what is known of partitions; cheap, for each start of a run asks."""
     return _with_partitions(base, operations.partitions)
+
+
+def longest_wait(target: Target) -> float:
+    """Return for how many seconds a server may be asked to keep somebody waiting.
+
+    It has to answer well before its silence would count as a fault.
+    """
+    return min(_LOOK_AGAIN, target.timeout / 2)
 
 
 def _links_to(target: Target, most: int = MOST) -> Links | ClusterLinks:
@@ -133,8 +141,7 @@ class Client:
             tokens: Returns lists, one of which has something once there is.
             timeout: In seconds.
         """
-        # The server is asked to answer well before its silence would count as a fault.
-        longest = min(LOOK_AGAIN, self.target.timeout / 2)
+        longest = longest_wait(self.target)
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
         self._links.check_open()
@@ -145,3 +152,21 @@ class Client:
         except StoreUnavailableError:
             if not self._is_closed:
                 raise
+
+    async def listen(self, steps: Callable[[float], Steps[Any, T]], timeout: float) -> T | None:
+        """Take steps that begin with a wait; None if this is closed meanwhile.
+
+        Args:
+            steps: Returns them, given for how many seconds to wait at the most.
+            timeout: Likewise, if the server should not be asked again before.
+        """
+        if not self._is_open and not self._is_closed:
+            await self.open()
+        self._links.check_open()
+        seconds = min(timeout, longest_wait(self.target))
+        try:
+            return await drive_async(steps(seconds), self._waiting.perform)
+        except StoreUnavailableError:
+            if not self._is_closed:
+                raise
+            return None

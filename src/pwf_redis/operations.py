@@ -32,7 +32,7 @@ from pwf_redis.errors import NoFunctionError, NotAllowedError
 from pwf_redis.keys import UNDECODABLE_MAX, Keys, parse_member
 from pwf_redis.layout import Layout, check_format, other_format
 from pwf_redis.rounds import Command as RedisCommand
-from pwf_redis.rounds import Round, ask, call, call_kept, keep
+from pwf_redis.rounds import Round, after, ask, call, call_kept, keep, wait_in
 from pwf_redis.scripts import DRAIN, EXCHANGE, READ, START, Script
 
 __all__ = ["Operations"]
@@ -325,6 +325,11 @@ class Operations:
     def partitions(self) -> int:
         """See `Capabilities`."""
         return self.layout.size
+
+    def listen(self, take: Take, seconds: float) -> Steps[Round, Exchanged]:
+        """Wait for a token, and make an exchange in the same round trip, whether one came or not."""
+        (names,) = self.bells(take.services).values()
+        return (yield from after(wait_in(names, seconds), self.exchange([], take)))
 
     def has_work(self, services: Sequence[str]) -> Steps[Round, bool]:
         """Say whether a message waits, whatever the tokens say: they can get lost."""

@@ -83,6 +83,30 @@ def together(
     return ended
 
 
+def wait_in(names: Sequence[str], seconds: float) -> Command:
+    """Return what waits for a token in one of these lists."""
+    # Redis takes 0 for "for ever", and some versions take a thousandth of a second for 0.
+    return ("BLPOP", *names, max(seconds, 0.002))
+
+
+def after(command: Command, steps: Steps[Round, T]) -> Steps[Round, T]:
+    """Take steps, with *command* sent before them in the same round trip."""
+    begun = next(steps)
+    effect, sent = Round([command, *begun.commands]), 1
+    try:
+        while True:
+            try:
+                replies = yield effect
+            except Exception as error:  # noqa: BLE001 -- it is for the steps
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(replies[sent:])
+            sent = 0
+    except StopIteration as stop:
+        ended: T = stop.value
+        return ended
+
+
 def ask(*command: str | bytes | float) -> Steps[Round, Any]:
     """Send one command and return its reply."""
     replies = yield Round([command])

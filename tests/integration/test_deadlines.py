@@ -109,7 +109,7 @@ def test_asking_redis(
                     ends(ONCE, client.purge("work")),
                     ends(ONCE, watch()),
                     ends(ONCE, port.exchange([], take)),
-                    ends(1 + ONCE, port.idle(["work"], 1.0)),
+                    ends(1 + ONCE, port.idle(take, 1.0)),
                 )
                 proxy.heal()
                 async with flavour.worker(client, work.service):

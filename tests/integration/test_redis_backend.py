@@ -7,6 +7,7 @@ everything but the waiting.
 import asyncio
 import gc
 import multiprocessing
+import queue
 import random
 import threading
 import time
@@ -122,7 +123,7 @@ class TestWaking:
     def test_a_start_wakes_one(self, backend, redis_url, settings):
         woken = threading.Event()
         waiter = threading.Thread(
-            target=lambda: (backend.idle(["a", "b"], PATIENCE), woken.set()),
+            target=lambda: (backend.idle(take(0, "a", "b"), PATIENCE), woken.set()),
         )
         waiter.start()
         with backend_on(redis_url, settings) as client:
@@ -135,9 +136,37 @@ class TestWaking:
         backend.apply([run_of()])
         server.delete(keys.wake("a"))
         started = time.monotonic()
-        backend.idle(["a"], PATIENCE)
+        reply = backend.idle(take(), PATIENCE)
 
+        assert len(reply.grants) == 1
         assert time.monotonic() - started < PATIENCE / 2
+
+    def test_who_waits_has_what_comes_in_the_same_round_trip(self, backend, redis_url, settings):
+        replies = queue.SimpleQueue()
+        waiter = threading.Thread(target=lambda: replies.put(backend.idle(take(), PATIENCE)))
+        waiter.start()
+        first = run_of()
+        with backend_on(redis_url, settings) as client:
+            eventually(lambda: backend._client._waiting._busy)
+            client.apply([first])
+        reply = replies.get(timeout=PATIENCE)
+        waiter.join()
+
+        assert [first.run_id] == [grant.run_id for grant in reply.grants]
+
+    @pytest.mark.parametrize("is_full", [False, True])
+    def test_a_claim_that_has_ended_is_granted_nothing(self, backend, is_full):
+        """As of a wait that was given up, and that the server comes to later."""
+        backend.apply(runs_of(2))
+        if is_full:
+            (granted,) = backend.exchange([], take(1)).grants
+            again = backend.exchange([], take(0)).grants
+            assert [granted.call_id] == [grant.call_id for grant in again]
+        else:
+            assert backend.exchange([], take(0)).grants == []
+        late = backend.idle(take(2), 0.001).grants
+
+        assert len(late) == is_full
 
     def test_there_is_one_token_at_the_most(self, backend, server, keys):
         for one in runs_of(5):
@@ -174,7 +203,7 @@ class TestWaking:
     def test_closing_ends_a_wait(self, redis_url):
         with backend_on(redis_url) as backend:
             backend.apply([])
-            waiter = threading.Thread(target=backend.idle, args=(["a"], 3600))
+            waiter = threading.Thread(target=backend.idle, args=(take(), 3600))
             waiter.start()
             eventually(lambda: backend._client._waiting._busy)
             backend.close()
@@ -707,14 +736,14 @@ class TestEventLoop:
         async def main():
             backend = adapter.backend(Url.parse(redis_url), fresh())
             await backend.open()
-            first = asyncio.create_task(backend.idle(["a"], 3600))
-            second = asyncio.create_task(backend.idle(["a"], 3600))
+            first = asyncio.create_task(backend.idle(take(claim="w:1"), 3600))
+            second = asyncio.create_task(backend.idle(take(claim="v:1"), 3600))
             await until(lambda: len(backend._client._waiting._busy) == 2)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
             await backend.apply([run_of()])
             async with asyncio.timeout(PATIENCE):
-                await second
+                assert len((await second).grants) == 1
             await backend.close()
 
         asyncio.run(main())
@@ -736,7 +765,7 @@ class TestEventLoop:
         async def main():
             backend = adapter.backend(Url.parse(redis_url), fresh())
             await backend.open()
-            waiting_for_work = asyncio.create_task(backend.idle(["a"], 3600))
+            waiting_for_work = asyncio.create_task(backend.idle(take(), 3600))
             await until(lambda: backend._client._waiting._busy)
             await backend.close()
             await backend.close()

@@ -37,9 +37,7 @@ def exercise(url, settings):
     backend.open()
     run_id = uuid.uuid4().hex
     backend.apply([Start(run_id, NewCall("1" * 32, "a.task", b"\x90"), key="k")])
-    backend.idle(["a"], 10)
-    grant = backend.exchange([], Take(("a",), 9, "w:1", 1000)).grants[0]
-    bury = Bury(grant.run_id, grant.call_id, grant.claim_id, "why")
+    grant = backend.idle(Take(("a",), 9, "w:1", 1000), 10).grants[0]
     child = Decision(calls=(NewCall("2" * 32, "a.other", b"\x90"),), emits=(("e", b"1"),))
     assert backend.apply([Commit(run_id, grant.call_id, grant.claim_id, child)]) == [Answer.DONE]
     grant = backend.exchange([], Take(("a",), 9, "w:2", 1000)).grants[0]

@@ -542,6 +542,99 @@ def test_leaving_worker_takes_nothing():
     assert desk.engine.is_done
 
 
+def test_who_listens_leaves_room():
+    """One waits for calls beside all exchanges, and leaves room for what follows from theirs."""
+    desk = Desk(concurrency=6, lanes=1)
+    assert desk.engine.may_listen
+    listening = desk.engine.listen()
+
+    assert ("s.1:1", 3, True) == (
+        listening.take.claim_id,
+        listening.take.limit,
+        listening.take.suspects,
+    )
+    assert not listening.commands
+    assert not desk.engine.may_listen
+    assert desk.engine.may_overlap
+    beside = desk.ask()
+    assert ("s.0:2", 3, False) == (beside.take.claim_id, beside.take.limit, beside.take.suspects)
+    assert not desk.engine.may_overlap
+    desk.answer(*(grant(name) for name in "abc"))
+    desk.sent = listening
+    assert 3 == len(desk.answer(*(grant(name, "s:2") for name in "def")))
+    assert not desk.engine.may_listen
+
+
+def test_who_listened_in_vain_leaves_nothing():
+    """Nothing was taken, and somebody may listen again."""
+    desk = Desk()
+    desk.engine.withdrawn(desk.engine.listen())
+
+    assert desk.engine.is_done
+    assert not desk.engine.has_conclusions
+    assert desk.engine.may_listen
+
+
+def test_what_nobody_heard_is_asked_for():
+    """The next exchange has the same claim, takes nothing new, and brings what that one was granted."""
+    desk = Desk()
+    listening = desk.engine.listen()
+    desk.engine.unheard(listening)
+
+    assert desk.engine.has_conclusions
+    assert not desk.engine.may_listen
+    assert not desk.engine.is_done
+    asking = desk.ask()
+    assert (listening.take.claim_id, 0) == (asking.take.claim_id, asking.take.limit)
+    assert not desk.engine.has_conclusions
+    (call,) = desk.answer(grant("found"))
+    assert "found" == call.grant.call_id
+    assert desk.engine.may_listen
+
+
+def test_late_answer_changes_nothing():
+    """What was asked for again, because nobody had heard it, counts once, whenever it is heard."""
+    desk = Desk()
+    listening = desk.engine.listen()
+    desk.engine.unheard(listening)
+    desk.ask()
+    late = Exchanged([], [grant("found")], None)
+    desk.engine.unheard(listening)
+    desk.engine.withdrawn(listening)
+
+    assert [] == desk.engine.exchanged(listening, late)
+    assert not desk.engine.has_conclusions
+    assert 1 == len(desk.answer(grant("found")))
+    assert [] == desk.engine.exchanged(listening, late)
+
+
+def test_what_a_full_store_refused_goes_before_what_nobody_heard():
+    """It is on its way already; what was unheard goes out next."""
+    desk = Desk(lanes=2)
+    refused = desk.ask()
+    desk.engine.unheard(desk.engine.listen())
+    again = desk.engine.next_exchange(refused)
+
+    assert ("s.0:3", 2) == (again.take.claim_id, again.take.limit)
+    assert ("s.2:2", 0) == (desk.ask().take.claim_id, desk.sent.take.limit)
+
+
+def test_leaving_worker_does_not_wait_for_who_listens():
+    """It asks instead, and gives back what there is."""
+    desk = Desk()
+    listening = desk.engine.listen()
+    desk.engine.stop()
+
+    assert not desk.engine.may_listen
+    asking = desk.ask()
+    assert (listening.take.claim_id, 0) == (asking.take.claim_id, asking.take.limit)
+    assert [] == desk.answer(grant("found"))
+    (back,) = desk.ask().commands
+    assert isinstance(back, Postpone)
+    desk.answer()
+    assert desk.engine.is_done
+
+
 def test_hand_back_gives_up_what_runs():
     """Handlers that do not finish are given back without counting; those concluded are not."""
     desk = Desk()

@@ -106,7 +106,13 @@ class Worker:
             has_work: Says whether there are messages for it.
         """
         engine = self.engine
-        while engine is not None and self._is_time(engine, has_work):
+        if engine is not None and self._listens and engine.may_listen and has_work():
+            self._listens = False
+            if self.protocol is Protocol.FUSED_LANES:
+                self.begin(self._listen(engine), f"{self.name}, listening")
+            else:
+                self._may_be_more = True
+        while engine is not None and self._is_time(engine):
             exchange = engine.next_exchange()
             lane = f", lane {exchange.lane + 1}" if engine.lanes > 1 else ""
             self.begin(self._exchange(engine, exchange), self.name + lane)
@@ -151,11 +157,9 @@ class Worker:
 
     # -- as `pwf.Worker` does ---------------------------------------------------------------------
 
-    def _is_time(self, engine: Engine, has_work: Callable[[], bool]) -> bool:
+    def _is_time(self, engine: Engine) -> bool:
         if engine.lanes == 1 and self.turns:
             return False  # handlers come first
-        if self._listens and has_work():
-            self._listens, self._may_be_more = False, True
         reason = (
             engine.has_conclusions
             or (self._may_be_more and engine.room > 0)
@@ -178,10 +182,19 @@ class Worker:
                     reply = yield Trip(exchange.commands, exchange.take)
             except UnavailableError:
                 pass  # the same exchange again
-        self.turns += engine.exchanged(exchange, reply)
-        self._note(engine, exchange, reply)
+        self._take_in(engine, exchange, reply)
 
-    def _note(self, engine: Engine, exchange: Exchange, reply: Exchanged) -> None:
+    def _listen(self, engine: Engine) -> Life:
+        exchange = engine.listen()
+        try:
+            reply = yield Trip(exchange.commands, exchange.take)
+        except UnavailableError:
+            engine.unheard(exchange)
+        else:
+            self._take_in(engine, exchange, reply)
+
+    def _take_in(self, engine: Engine, exchange: Exchange, reply: Exchanged) -> None:
+        self.turns += engine.exchanged(exchange, reply)
         if reply.next_due_ms is not None:
             due = self.clock.now_ms() + max(reply.next_due_ms, 1)
             self.due = due if self.due is None else min(self.due, due)

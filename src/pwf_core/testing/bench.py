@@ -89,7 +89,7 @@ class Bench(ABC):
                     *services, limit=count - len(found), lease_ms=lease_ms, suspects=suspects
                 )
                 if len(found) < count:
-                    await self._wait(*services)
+                    await self.wait(*services)
 
         assert count == len(found)
         return found
@@ -116,7 +116,7 @@ class Bench(ABC):
                 while len(found) < len(fences):
                     found += await self.grants(service)
                     if len(found) < len(fences):
-                        await self._wait(service)
+                        await self.wait(service)
 
             assert [one.call.address for one in fences] == [one.address for one in found]
             await self.do(*map(commit, found))
@@ -201,7 +201,7 @@ class Bench(ABC):
         return ClaimId(f"{self._session}:{self._takes}")
 
     @abstractmethod
-    async def _wait(self, *services: str) -> None:
+    async def wait(self, *services: str) -> None:
         """Give what is on its way time to arrive."""
 
 
@@ -245,7 +245,7 @@ class _StoreBench(Bench):
         if settles:
             await self.port.apply(settles)
 
-    async def _wait(self, *services: str) -> None:
+    async def wait(self, *services: str) -> None:
         await asyncio.sleep(_IDLE)
 
 
@@ -278,8 +278,9 @@ class _BackendBench(Bench):
         grants: list[Granted] = (await self.port.exchange([], take)).grants
         return grants
 
-    async def _wait(self, *services: str) -> None:
-        await self.port.idle(services or (SERVICE,), _IDLE)
+    async def wait(self, *services: str) -> None:
+        take = Take(services or (SERVICE,), 0, self._claim_id(), LEASE)
+        await self.port.idle(take, _IDLE)
 
 
 async def open_bench(harness: Harness[Any], *, doomed: bool = False) -> Bench:

@@ -64,9 +64,9 @@ class _Plugged:
         self._cable.check()
         return self._port.exchange(commands, take)
 
-    def idle(self, services: Sequence[str], timeout: float) -> Any:
+    def idle(self, take: Take, timeout: float) -> Any:
         self._cable.check()
-        return self._port.idle(services, timeout)
+        return self._port.idle(take, timeout)
 
 
 @attrs.frozen

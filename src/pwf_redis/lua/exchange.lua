@@ -206,6 +206,10 @@ local function repeat_exchange(record)
   return { 0, replies, grants, {}, next_due(), 0 }
 end
 
+local function number_of(claim_id)
+  return tonumber(string.match(claim_id, '%d+$')) or 0
+end
+
 local function main()
   begin_request()
   begin_messages()
@@ -221,6 +225,8 @@ local function main()
     if record then
       record = cmsgpack.unpack(record)
       if record[1] == take.claim_id then return repeat_exchange(record) end
+      -- A wait that was given up may come after all: whoever asked would never hear.
+      if number_of(record[1]) > number_of(take.claim_id) then take.limit, record_key = 0, nil end
     end
   end
   if sweep > 0 then
@@ -248,7 +254,8 @@ local function main()
     clear_lines()
   end
   flush()
-  if take and (#commands > 0 or #granted > 0) then
+  -- Who takes nothing may be ending a claim that is still on its way.
+  if record_key and (#commands > 0 or #granted > 0 or take.limit == 0) then
     local keep_ms = math.max(2 * take.lease_ms, 60000)
     local record = cmsgpack.pack({ take.claim_id, answers, granted })
     redis.call('SET', record_key, record, 'PX', keep_ms)

@@ -40,7 +40,7 @@ async def test_close_lets_go_who_waits(harness: Harness[Backend]) -> None:
     entered = asyncio.Event()
     waiting = [
         asyncio.create_task(watch()),
-        asyncio.create_task(backend.idle(["idle"], 2 * PATIENCE)),
+        asyncio.create_task(backend.idle(Take(("idle",), 1, ClaimId("s:1"), LEASE), 2 * PATIENCE)),
     ]
     async with asyncio.timeout(PATIENCE):
         await entered.wait()
@@ -65,7 +65,7 @@ async def test_closed_backend_does_nothing(harness: Harness[Backend]) -> None:
     for attempt in (
         lambda: backend.apply([start()]),
         lambda: backend.exchange([], Take((SERVICE,), 1, ClaimId("s:1"), LEASE)),
-        lambda: backend.idle([SERVICE], PATIENCE),
+        lambda: backend.idle(Take((SERVICE,), 1, ClaimId("s:1"), LEASE), PATIENCE),
         lambda: backend.read([first.run_id]),
         lambda: backend.dead_letters(None, 1),
         lambda: backend.purge(SERVICE),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from pwf_core.commands import Answer, Command, Granted
 from pwf_core.errors import UnavailableError
@@ -17,6 +19,8 @@ from pwf_core.testing.harness import PATIENCE, Harness, behaviour
 from pwf_core.testing.making import LEASE, SERVICE, call, commit, decision, join, start
 from pwf_core.transition import DEFER_MS, SUSPECT_LOST
 from pwf_core.views import Phase, Status
+
+_LISTENING = 9  # a lane of those that wait
 
 _ONE_OR_HUNDREDS = pytest.mark.parametrize("size", [1, 300])
 
@@ -38,6 +42,11 @@ class _Worker:
     async def exchange(self, take: Take, *commands: Command) -> Exchanged:
         return await self.backend.exchange(commands, take)
 
+    async def wait(self, *services: str, seconds: float = 0.05) -> None:
+        """Wait until there may be calls, and take none."""
+        take = self.take(0, services or (SERVICE,), lane=_LISTENING)
+        await self.backend.idle(take, seconds)
+
     async def until_granted(self, *services: str) -> tuple[Take, list[Granted]]:
         """Exchange until something is granted; return the last take and its grants."""
         async with asyncio.timeout(PATIENCE):
@@ -46,7 +55,7 @@ class _Worker:
                 grants = (await self.exchange(take)).grants
                 if grants:
                     return take, grants
-                await self.backend.idle(services or (SERVICE,), 0.05)
+                await self.wait(*services)
 
     async def until_all(self, count: int, grants: Sequence[Granted] = ()) -> dict[CallId, Granted]:
         """Go on from *grants* until there are *count*; return them by call."""
@@ -56,7 +65,7 @@ class _Worker:
                 more = (await self.exchange(self.take(count - len(held)))).grants
                 held |= {one.call_id: one for one in more}
                 if not more:
-                    await self.backend.idle((SERVICE,), 0.05)
+                    await self.wait()
         return held
 
 
@@ -152,7 +161,7 @@ async def test_two_exchanges_of_a_worker_at_once(harness: Harness[Backend], size
             for lane, reply in zip(lanes, replies, strict=True):
                 lane.extend(reply.grants)
             if not any(reply.grants for reply in replies):
-                await worker.backend.idle((SERVICE,), 0.05)
+                await worker.wait()
     held = {one.call_id: one for one in [*lanes[0], *lanes[1]]}
 
     assert {one.call.call_id for one in starts} == set(held)
@@ -241,7 +250,7 @@ async def test_take_keeps_to_its_limit(harness: Harness[Backend]) -> None:
             assert len(grants) <= 3
             seen |= {one.call_id for one in grants}
             if not grants:
-                await worker.backend.idle([SERVICE], 0.05)
+                await worker.wait()
 
 
 @behaviour()
@@ -316,24 +325,55 @@ async def test_exchange_moves_on_what_is_due(harness: Harness[Backend]) -> None:
 
 @behaviour()
 async def test_idle_is_over_when_work_comes(harness: Harness[Backend]) -> None:
-    """A worker that waits is woken by a call that another connection starts."""
+    """A worker that waits is woken by a call that another connection starts, and may have it then."""
     worker, client = _Worker(await harness.connect()), await harness.connect()
     await worker.exchange(worker.take())
-    waiting = asyncio.create_task(worker.backend.idle([SERVICE], 2 * PATIENCE))
+    take, first = worker.take(lane=_LISTENING), start()
+    waiting = asyncio.create_task(worker.backend.idle(take, 2 * PATIENCE))
     await asyncio.sleep(0)
-    await client.apply([start()])
+    await client.apply([first])
     async with asyncio.timeout(PATIENCE):
-        await waiting
-        await worker.until_granted()
+        reply = await waiting
+        while reply is None or not reply.grants:
+            take = worker.take(lane=_LISTENING)
+            reply = await worker.backend.idle(take, 0.05) or await worker.exchange(take)
+    (grant,) = reply.grants
+
+    assert (first.run_id, take.claim_id) == (grant.run_id, grant.claim_id)
+    assert [Answer.DONE] == (await worker.exchange(worker.take(0), commit(grant))).replies
 
 
 @behaviour()
 async def test_idle_ends_with_its_time(harness: Harness[Backend]) -> None:
     """Without work, waiting is over after the time-out, and that is no error."""
-    backend = await harness.connect()
+    worker = _Worker(await harness.connect())
     async with asyncio.timeout(PATIENCE):
-        await backend.idle([SERVICE], 0.05)
-        await backend.idle([SERVICE, "other"], 0)
+        for seconds, services in ((0.05, (SERVICE,)), (0, (SERVICE, "other"))):
+            reply = await worker.backend.idle(worker.take(services=services), seconds)
+            assert reply is None or not reply.grants
+
+
+@behaviour()
+async def test_who_waits_no_more_takes_no_more(harness: Harness[Backend]) -> None:
+    """What was granted to a wait that was given up is learnt by an exchange, which ends its claim."""
+    worker, client = _Worker(await harness.connect()), await harness.connect()
+    other, chance = _Worker(await harness.connect()), random.Random(5)
+    starts, grants = [start() for _ in range(40)], []
+    for first in starts:
+        take = worker.take(lane=_LISTENING)
+        waiting = asyncio.create_task(worker.backend.idle(take, 0.05))  # a thread waits to the end
+        await asyncio.sleep(0.0005)
+        started = asyncio.create_task(client.apply([first]))
+        for _ in range(chance.randrange(20)):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        grants += (await worker.exchange(replace(take, limit=0))).grants
+        await started
+    held = await other.until_all(len(starts), grants)
+
+    assert {one.call.call_id for one in starts} == set(held)
+    assert {1} == {one.attempt for one in held.values()}
 
 
 @behaviour()
@@ -341,7 +381,8 @@ async def test_close_lets_go_who_is_idle(harness: Harness[Backend]) -> None:
     """Closing ends every wait; who waited sees at most that the connection is gone."""
     worker = _Worker(await harness.connect())
     await worker.exchange(worker.take())
-    waiting = [asyncio.create_task(worker.backend.idle([SERVICE], 2 * PATIENCE)) for _ in range(3)]
+    takes = [worker.take(lane=_LISTENING + number) for number in range(3)]
+    waiting = [asyncio.create_task(worker.backend.idle(take, 2 * PATIENCE)) for take in takes]
     ended, _ = await asyncio.wait(waiting, timeout=0.1)
     async with asyncio.timeout(PATIENCE):
         await worker.backend.close()

@@ -31,7 +31,7 @@ async def test_workers_share(harness: Harness[Backend]) -> None:
             if grants:
                 assert {Answer.DONE} == set(await mine.do(*(commit(one) for one in grants)))
             else:
-                await mine.port.idle(["work"], 0.05)
+                await mine.wait("work")
 
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(work(number) for number in range(3)))

@@ -84,6 +84,20 @@ async def test_close_hands_unfinished_work_back(harness: WorkflowHarness[Any]) -
 
 
 @behaviour()
+async def test_close_hands_back_what_comes_just_then(harness: WorkflowHarness[Any]) -> None:
+    """A worker that leaves while it is given a call leaves it to others, as one that never ran."""
+    client, seen = await harness.client(), list[int]()
+    for number in range(8):
+        async with harness.worker(client, _quick([]), lease=_NEVER) as leaving:
+            closing = asyncio.create_task(asyncio.sleep(number / 2000))
+            run, _ = await asyncio.gather(client.start(publish("work.wait")), closing)
+            await leaving.close()
+        async with harness.worker(client, _quick(seen), lease=_NEVER):
+            assert "two" == await run.result(str, timeout=PATIENCE)
+    assert {1} >= set(seen)
+
+
+@behaviour()
 async def test_close_lets_handlers_finish(harness: WorkflowHarness[Any]) -> None:
     """Within its grace a leaving worker finishes what it runs, and takes nothing new."""
     gate, seen = _Gate(), list[int]()
