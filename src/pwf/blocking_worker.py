@@ -244,23 +244,27 @@ class BlockingWorker:
                 self._hear(exchange)
 
     def _hear(self, exchange: Exchange) -> None:
+        engine = self._engine
         try:
             reply = self._port.idle(exchange.take, LISTEN_FOR)
-        except UnavailableError:
+        except BaseException as error:
             with self._lock:
-                self._engine.unheard(exchange)
+                engine.unheard(exchange)
             self._ready.set()
+            if not isinstance(error, UnavailableError):
+                raise
             self._closed.wait(IDLE_RECHECK)  # the exchange reports it
             return
+        calls = []
         with self._lock:
-            if reply is None:
-                self._engine.withdrawn(exchange)
-                calls = []
+            if reply is not None:
+                calls = engine.exchanged(exchange, reply)
             else:
-                calls = self._engine.exchanged(exchange, reply)
+                engine.withdrawn(exchange)
+            is_time = reply is None or len(calls) == exchange.take.limit or engine.has_conclusions
         for call in calls:
             self._start(call)
-        if reply is None or len(calls) == exchange.take.limit:
+        if is_time:
             self._ready.set()
         elif not calls or not self._closed.wait(LISTEN_AFTER):
             self._listen.set()

@@ -271,8 +271,17 @@ class Worker:
             self._begin_to_listen()
         elif self._to_listen is None:
             loop = asyncio.get_running_loop()
-            self._to_listen = loop.call_later(LISTEN_AFTER, self._begin_to_listen)
+            self._to_listen = loop.call_later(LISTEN_AFTER, self._listen_if_quiet)
         self._ready.set()
+
+    def _listen_if_quiet(self) -> None:
+        """Begin to listen if no exchange has looked for calls lately; else see again later."""
+        loop = asyncio.get_running_loop()
+        quiet_at = self._recheck_at - IDLE_RECHECK + LISTEN_AFTER
+        if loop.time() < quiet_at:
+            self._to_listen = loop.call_at(quiet_at, self._listen_if_quiet)
+        else:
+            self._begin_to_listen()
 
     def _begin_to_listen(self) -> None:
         if self._to_listen is not None:

@@ -199,8 +199,9 @@ class Engine:
     def listen(self) -> Exchange:
         """Return what to take once there is something, if one `may_listen`; beside all other exchanges."""
         lane = self.lanes
-        # Those that have something to send want room, too: for what follows from it.
-        take = self._next_take(lane, self.lanes + 1)
+        # Those that have something to send want room, too, for what follows from it; and if this one
+        # were to have the suspects, it would keep them from all others as long as it waits.
+        take = replace(self._next_take(lane, self.lanes + 1), suspects=False)
         exchange = Exchange((), take, (), lane, comes_first=False, frees=False)
         self._under_way[lane] = exchange
         return exchange

@@ -118,8 +118,7 @@ class Tables:
                 self._sweep(now, SWEEP)
                 replies = [self._do(command, now) for command in commands]
                 taken = _Taken(take.claim_id, replies, [])
-                if take.limit:
-                    self._remember(session, taken)
+                self._remember(session, taken)
                 grants = self._take(take, taken, now)
             else:
                 again = [self._do(claim, now) for claim in taken.claims]

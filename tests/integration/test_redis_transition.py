@@ -108,9 +108,12 @@ class Model:
             return Exchanged(replies, grants, self.next_due_ms())
         self.sweep(SWEEP)
         replies = [self.do(one) for one in commands]
+        is_late = before is not None and int(before[0].partition(":")[2]) > int(number)
+        if is_late:
+            take = msgspec.structs.replace(take, limit=0)
         turn = int(number) % len(take.services)
         grants, claims = self.take(take, (*take.services[turn:], *take.services[:turn]))
-        if commands or claims:
+        if not is_late and (commands or claims or not take.limit):
             self.taken[session] = (take.claim_id, replies, claims)
         return Exchanged(replies, grants, self.next_due_ms())
 
@@ -535,7 +538,7 @@ def test_backend_does_what_the_reference_does(target, server, data, rules):
     """Workers that exchange, die, repeat themselves and take from two services."""
     model, real = Model(rules), Real(target, server, rules)
     names = Names(model)
-    numbers, grants, last = itertools.count(1), [], None
+    numbers, grants, last, takes = itertools.count(1), [], None, []
     try:
         starts = [
             Start(
@@ -552,6 +555,10 @@ def test_backend_does_what_the_reference_does(target, server, data, rules):
             real.operations.now_ms = model.now_ms
             if last is not None and data.draw(st.integers(0, 5)) == 0:
                 commands, take = last  # its reply was lost
+            elif takes and data.draw(st.integers(0, 5)) == 0:
+                commands, take = [], data.draw(st.sampled_from(takes))
+                if data.draw(st.booleans()):  # a wait that is given up, or one that comes late
+                    take = msgspec.structs.replace(take, limit=0)
             else:
                 done = [grant for grant in grants if data.draw(st.integers(0, 3))]
                 grants = [grant for grant in grants if grant not in done]
@@ -577,6 +584,7 @@ def test_backend_does_what_the_reference_does(target, server, data, rules):
                     data.draw(st.booleans()),
                 )
                 last = commands, take
+                takes += [] if commands else [take]
             expected = model.exchange(commands, take)
             answer = real.drive(real.operations.exchange(commands, take))
 

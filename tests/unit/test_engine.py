@@ -548,7 +548,7 @@ def test_who_listens_leaves_room():
     assert desk.engine.may_listen
     listening = desk.engine.listen()
 
-    assert ("s.1:1", 3, True) == (
+    assert ("s.1:1", 3, False) == (
         listening.take.claim_id,
         listening.take.limit,
         listening.take.suspects,
@@ -557,7 +557,7 @@ def test_who_listens_leaves_room():
     assert not desk.engine.may_listen
     assert desk.engine.may_overlap
     beside = desk.ask()
-    assert ("s.0:2", 3, False) == (beside.take.claim_id, beside.take.limit, beside.take.suspects)
+    assert ("s.0:2", 3, True) == (beside.take.claim_id, beside.take.limit, beside.take.suspects)
     assert not desk.engine.may_overlap
     desk.answer(*(grant(name) for name in "abc"))
     desk.sent = listening

@@ -61,6 +61,9 @@ class Kind(StrEnum):
     OUTRUN = "is answered when another lane is about to commit"
 
 
+# Messages that are waiting, without which nothing comes of it.
+_FEWEST = {Kind.DOUBLED: 1, Kind.REORDERED: 2}
+
 _OF_LANES = (Kind.LATE, Kind.ANSWERED_LATE, Kind.OUTRUN)
 
 
@@ -85,6 +88,8 @@ class Deployment:
         made: Each effect that was made: by which lane, and what went wrong.
         effects: How often each `ctx.effect(name)` was asked for, by call, task and name.
         guilty: Calls whose handlers have taken a worker down.
+        is_vain: Whether something that went wrong has changed nothing: there were no messages for it.
+            The run goes on no further, for it would be the one without that.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Deployment:
         self.made: list[tuple[str, object, Kind | None]] = []
         self.effects: Counter[tuple[CallId, str, str]] = Counter()
         self.guilty: set[CallId] = set()
+        self.is_vain = False
         self._start = start
         self._services = services
         self._find = find
@@ -145,7 +151,7 @@ class Deployment:
 
     async def go(self) -> bool:
         """Go on until nothing is left to do; False if that does not come to an end."""
-        while len(self.made) < _ENDLESS:
+        while len(self.made) < _ENDLESS and not self.is_vain:
             worker = self._worker
             match worker.next_turn(self._has_work):
                 case None:
@@ -314,6 +320,7 @@ class Deployment:
         return self._client() if worker.engine is None else self._hire()
 
     def _stir(self, kind: Kind) -> None:
+        self.is_vain = sum(map(len, self._queues.values())) < _FEWEST[kind]
         for queue in self._queues.values():
             if kind is Kind.DOUBLED:
                 queue.extend(list(queue))

@@ -106,12 +106,12 @@ class Worker:
             has_work: Says whether there are messages for it.
         """
         engine = self.engine
-        if engine is not None and self._listens and engine.may_listen and has_work():
-            self._listens = False
-            if self.protocol is Protocol.FUSED_LANES:
+        if engine is not None and self._listens and has_work():
+            if self.protocol is not Protocol.FUSED_LANES:
+                self._listens, self._may_be_more = False, True
+            elif engine.may_listen:
+                self._listens = False
                 self.begin(self._listen(engine), f"{self.name}, listening")
-            else:
-                self._may_be_more = True
         while engine is not None and self._is_time(engine):
             exchange = engine.next_exchange()
             lane = f", lane {exchange.lane + 1}" if engine.lanes > 1 else ""
