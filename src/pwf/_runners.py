@@ -23,8 +23,9 @@ from pwf._handlers import call_sync, gather_returned, is_async
 from pwf._options import WorkerOptions
 from pwf._threads import Threads
 from pwf.logs import CurrentCall, current_call
-from pwf_core.engine import Engine, RunningCall
+from pwf_core.engine import Engine
 from pwf_core.tasks import Task
+from pwf_core.underway import RunningCall
 
 __all__ = ["Runners"]
 

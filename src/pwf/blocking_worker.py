@@ -29,10 +29,10 @@ from pwf._threads import Threads
 from pwf.blocking import BlockingClient
 from pwf.logs import CurrentCall, current_call
 from pwf_core.commands import Renew, Reply
-from pwf_core.engine import Exchange, RunningCall
 from pwf_core.errors import ConfigurationError, StoreFullError, UnavailableError
 from pwf_core.ports import Exchanged
 from pwf_core.service import Service
+from pwf_core.underway import Exchange, RunningCall
 
 __all__ = ["BlockingWorker"]
 

@@ -29,10 +29,10 @@ from pwf._resources import Resources
 from pwf._runners import Runners
 from pwf.client import Client
 from pwf_core.commands import Renew, Reply
-from pwf_core.engine import Exchange
 from pwf_core.errors import ConfigurationError, StoreFullError, UnavailableError
 from pwf_core.ports import Exchanged
 from pwf_core.service import Service
+from pwf_core.underway import Exchange
 
 __all__ = ["Worker"]
 

@@ -19,13 +19,14 @@ from pwf_core.commands import (
     Reply,
 )
 from pwf_core.directives import publish, result
-from pwf_core.engine import Engine, Exchange, RunningCall
+from pwf_core.engine import Engine
 from pwf_core.ids import CallId, ClaimId, RunId
 from pwf_core.ports import Exchanged
 from pwf_core.protocol import Outcome
 from pwf_core.retries import Retry
 from pwf_core.service import Service
 from pwf_core.staging import MOST_CALLS, weight_of
+from pwf_core.underway import Exchange, RunningCall
 
 work = Service("work")
 

@@ -23,7 +23,6 @@ from pwf.testing._observing import NotingContext, Recording, Trip, commits, desc
 from pwf.testing._workers import Lane, Life, Protocol, Worker
 from pwf_core.commands import Start
 from pwf_core.decisions import Decision
-from pwf_core.engine import RunningCall
 from pwf_core.errors import BrokerUnavailableError, StoreUnavailableError, UnavailableError
 from pwf_core.ids import CallId
 from pwf_core.names import service_of
@@ -31,6 +30,7 @@ from pwf_core.paired import Ack, Apply, Publish, Receive, Reject, apply_steps
 from pwf_core.ports import Delivery
 from pwf_core.service import Service
 from pwf_core.state import Rules
+from pwf_core.underway import RunningCall
 from pwf_core.views import RunView
 from pwf_memory.clock import VirtualClock
 

@@ -18,11 +18,12 @@ from typing import Any, TypeAlias
 import attrs
 
 from pwf.testing._observing import Trip
-from pwf_core.engine import Engine, Exchange, RunningCall
+from pwf_core.engine import Engine
 from pwf_core.errors import UnavailableError
 from pwf_core.inboxes import Inboxes
 from pwf_core.paired import exchange_steps
 from pwf_core.ports import Delivery, Exchanged
+from pwf_core.underway import Exchange, RunningCall
 from pwf_memory.clock import VirtualClock
 
 __all__ = ["Lane", "Life", "Protocol", "Worker"]

@@ -18,12 +18,13 @@ from pwf.logs import CurrentCall, current_call
 from pwf.testing._loops import run_anywhere
 from pwf_core.commands import Granted
 from pwf_core.directives import Publish
-from pwf_core.engine import Engine, RunningCall
+from pwf_core.engine import Engine
 from pwf_core.errors import PwfError
 from pwf_core.events import Event
 from pwf_core.ids import RunId
 from pwf_core.protocol import Outcome
 from pwf_core.service import Service
+from pwf_core.underway import RunningCall
 from pwf_core.views import Phase, RunView, Status
 from pwf_memory.clock import VirtualClock
 from pwf_memory.tables import Tables
