@@ -91,8 +91,10 @@ class Engine:
         """How many more calls there is room for."""
         if self.stopping:
             return 0
-        asked = sum(exchange.take.limit for exchange in self._under_way.values())
-        return max(self.concurrency + self.ahead - self._open - len(self._held) - asked, 0)
+        room = self.concurrency + self.ahead - self._open - len(self._held)
+        for exchange in self._under_way.values():
+            room -= exchange.take.limit
+        return max(room, 0)
 
     @property
     def has_conclusions(self) -> bool:
