@@ -37,7 +37,8 @@ logger = logging.getLogger("pwf")
 IDLE_RECHECK = 1.0
 
 # As long as handlers are quick, the exchanges that carry what they concluded look for calls as well. To be
-# told of new ones, which takes round trips of its own, is asked for once some take longer; in seconds.
+# told of new ones, which takes round trips of its own, is asked for once none has gone out for so long; in
+# seconds.
 LISTEN_AFTER = 0.002
 
 # For how long an idle worker listens at a time, in seconds: what it hears then, which may be nothing, saves
