@@ -98,8 +98,10 @@ class BlockingWorker:
             self._engine.renewals,
             self._renewed,
         )
-        for target in (self._serve, self._idle):
-            thread = threading.Thread(target=target, name=f"pwf{target.__name__}", daemon=True)
+        for work in (self._serve, self._idle):
+            thread = threading.Thread(
+                target=self._guard, args=(work,), name=f"pwf{work.__name__}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
         return self
@@ -176,24 +178,28 @@ class BlockingWorker:
 
     # -- the threads ------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _guard(self, work: Callable[[], None]) -> None:
         try:
-            while not self._closed.is_set():
-                if self._is_through():
-                    return
-                exchange, reply = self._exchange()
-                if reply is None:
-                    return
-                with self._lock:
-                    calls = self._engine.exchanged(exchange, reply)
-                    busy = self._engine.has_conclusions
-                for call in calls:
-                    self._start(call)
-                if not busy and not self._is_through():
-                    self._pause(exchange, reply)
+            work()
         except BaseException as error:  # noqa: BLE001 -- kept for whoever leaves the worker
             log_end(error)
             self._failure = error
+            self._stop_taking()  # nobody would hear what becomes of it
+
+    def _serve(self) -> None:
+        while not self._closed.is_set():
+            if self._is_through():
+                return
+            exchange, reply = self._exchange()
+            if reply is None:
+                return
+            with self._lock:
+                calls = self._engine.exchanged(exchange, reply)
+                busy = self._engine.has_conclusions
+            for call in calls:
+                self._start(call)
+            if not busy and not self._is_through():
+                self._pause(exchange, reply)
 
     def _is_through(self) -> bool:
         with self._lock:
@@ -247,12 +253,10 @@ class BlockingWorker:
         engine = self._engine
         try:
             reply = self._port.idle(exchange.take, LISTEN_FOR)
-        except BaseException as error:
+        except UnavailableError:
             with self._lock:
                 engine.unheard(exchange)
             self._ready.set()
-            if not isinstance(error, UnavailableError):
-                raise
             self._closed.wait(IDLE_RECHECK)  # the exchange reports it
             return
         calls = []
@@ -261,7 +265,12 @@ class BlockingWorker:
                 calls = engine.exchanged(exchange, reply)
             else:
                 engine.withdrawn(exchange)
-            is_time = reply is None or len(calls) == exchange.take.limit or engine.has_conclusions
+            is_time = (
+                reply is None
+                or len(calls) == exchange.take.limit
+                or engine.has_conclusions
+                or (reply.next_due_ms is not None and reply.next_due_ms < 1000 * IDLE_RECHECK)
+            )
         for call in calls:
             self._start(call)
         if is_time:
@@ -277,7 +286,8 @@ class BlockingWorker:
     # -- handlers ---------------------------------------------------------------------------------
 
     def _start(self, call: RunningCall) -> None:
-        assert call.invoke is not None
+        if call.invoke is None:
+            return  # handed back or lost just now
         timer = None
         grant, timeout = call.grant, call.invoke.task.timeout
         if timeout is not None:

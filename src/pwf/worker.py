@@ -105,9 +105,9 @@ class Worker:
         self._idle: asyncio.Task[None] | None = None
         self._to_listen: asyncio.TimerHandle | None = None
         self._may_be_more = True  # calls to take
-        # By the loop's clock: when a timer is due, and when to look whatever is known.
+        # By the loop's clock: when a timer is due, and when calls were last looked for.
         self._due_at = math.inf
-        self._recheck_at = 0.0
+        self._looked_at = -math.inf
 
     async def __aenter__(self) -> Self:
         if self._main is not None:
@@ -232,7 +232,8 @@ class Worker:
         return (
             engine.has_conclusions
             or (self._may_be_more and engine.room > 0)
-            or asyncio.get_running_loop().time() >= min(self._due_at, self._recheck_at)
+            or asyncio.get_running_loop().time()
+            >= min(self._due_at, self._looked_at + IDLE_RECHECK)
         )
 
     async def _exchange(self) -> tuple[Exchange, Exchanged]:
@@ -240,7 +241,7 @@ class Worker:
         if exchange.take.limit:
             self._may_be_more = False
         self._due_at = math.inf
-        self._recheck_at = asyncio.get_running_loop().time() + IDLE_RECHECK
+        self._looked_at = asyncio.get_running_loop().time()
         refused = True  # by a full store each time
         while True:
             try:
@@ -277,7 +278,7 @@ class Worker:
     def _listen_if_quiet(self) -> None:
         """Begin to listen if no exchange has looked for calls lately; else see again later."""
         loop = asyncio.get_running_loop()
-        quiet_at = self._recheck_at - IDLE_RECHECK + LISTEN_AFTER
+        quiet_at = self._looked_at + LISTEN_AFTER
         if loop.time() < quiet_at:
             self._to_listen = loop.call_at(quiet_at, self._listen_if_quiet)
         else:
@@ -292,7 +293,11 @@ class Worker:
 
     async def _pause(self) -> None:
         """Wait until there may be something to do."""
-        look_at = min(self._due_at, self._recheck_at) if self._engine.may_overlap else math.inf
+        look_at = (
+            min(self._due_at, self._looked_at + IDLE_RECHECK)
+            if self._engine.may_overlap
+            else math.inf
+        )
         timer = asyncio.get_running_loop().call_at(look_at, self._ready.set)
         await self._ready.wait()
         self._ready.clear()
@@ -304,16 +309,19 @@ class Worker:
         exchange = self._engine.listen()
         try:
             reply = await self._port.idle(exchange.take, LISTEN_FOR)
-        except BaseException as error:
+        except asyncio.CancelledError:
+            self._engine.unheard(exchange)
+            raise
+        except Exception as error:
             self._engine.unheard(exchange)
             self._ready.set()
-            if not isinstance(error, UnavailableError):
-                raise
-            await asyncio.sleep(IDLE_RECHECK)  # the exchange reports it
-            return
+            await asyncio.sleep(IDLE_RECHECK)
+            if isinstance(error, UnavailableError):
+                return  # the exchange reports it
+            raise
         self._idle = None
         if reply is not None:
-            self._recheck_at = asyncio.get_running_loop().time() + IDLE_RECHECK
+            self._looked_at = asyncio.get_running_loop().time()
             self._take_in(exchange, reply)
         else:
             self._engine.withdrawn(exchange)

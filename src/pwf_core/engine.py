@@ -5,7 +5,7 @@ It waits for nothing and performs nothing, and is used by one thread at a time; 
 be called from another one. The loop's part:
 
     exchange = engine.next_exchange()              commands and room for more: one round trip
-    exchange = engine.listen()                     room alone, to wait with while there is nothing to send
+    exchange = engine.listen()                     room alone, to wait with for more calls
     engine.exchanged(exchange, reply)              -> calls whose handlers are to be started
     engine.returned(call, value) / engine.raised(call, error)   when a handler is through
     engine.renewals(now), engine.renewed(replies)  every third of a lease, beside all that
@@ -84,7 +84,7 @@ class Engine:
     _away: list[tuple[Command, RunningCall | None]] = attrs.field(factory=list, init=False)
     _held: list[Granted] = attrs.field(factory=list, init=False)
     _exchanges: int = attrs.field(default=0, init=False)
-    _unheard: Exchange | None = attrs.field(default=None, init=False)  # what listening came to
+    _asking: Exchange | None = attrs.field(default=None, init=False)  # what listening has come to
 
     @property
     def room(self) -> int:
@@ -99,7 +99,7 @@ class Engine:
     @property
     def has_conclusions(self) -> bool:
         """Whether something waits to be sent."""
-        return bool(self._concluded) or self._unheard is not None
+        return bool(self._concluded) or self._asking is not None
 
     @property
     def is_done(self) -> bool:
@@ -126,10 +126,12 @@ class Engine:
             refused: The last one, if a full store has refused it, so that nothing was taken: it
                 goes out again, together with what may make room by now.
         """
-        if self._unheard is not None and refused is None:
-            exchange, self._unheard = self._unheard, None
+        if self._asking is not None and refused is None:
+            exchange, self._asking = self._asking, None
             return exchange
-        if refused is not None:
+        if refused is not None and refused.lane == self.lanes:
+            self._asking = refused  # there may be something to hear all the same
+        elif refused is not None:
             del self._under_way[refused.lane]
             self._concluded[:0] = zip(refused.commands, refused.calls, strict=True)
         # Those that do not get through hold up no others: they go beside as many as there are.
@@ -151,9 +153,13 @@ class Engine:
     def listen(self) -> Exchange:
         """Return what to take once there is something, if one `may_listen`; beside all other exchanges."""
         lane = self.lanes
-        # Those that have something to send want room, too, for what follows from it; and if this one
-        # were to have the suspects, it would keep them from all others as long as it waits.
-        take = replace(self._next_take(lane, self.lanes + 1), suspects=False)
+        room = self.room
+        # Those that have something to send want room, too, for what follows from it.
+        take = self._next_take(lane, self.lanes + 1)
+        if take.limit < room:  # else nobody but this one can have a suspect
+            take = replace(
+                take, suspects=False
+            )  # which it would keep from them as long as it waits
         exchange = Exchange((), take, (), lane, comes_first=False, frees=False)
         self._under_way[lane] = exchange
         return exchange
@@ -167,13 +173,13 @@ class Engine:
         """Take note that nobody knows what whoever listened has taken: the next exchange asks."""
         if self._is_current(exchange):
             asking = attrs.evolve(exchange, take=replace(exchange.take, limit=0))
-            self._unheard = self._under_way[exchange.lane] = asking
+            self._asking = self._under_way[exchange.lane] = asking
 
     def stop(self) -> None:
         """Take no more calls; whoever listens is not waited for."""
         self.stopping = True
         listening = self._under_way.get(self.lanes)
-        if listening is not None:
+        if listening is not None and listening.take.limit:  # else it is asked for already
             self.unheard(listening)
 
     def _is_current(self, exchange: Exchange) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import attrs
@@ -33,6 +33,7 @@ T = TypeVar("T")
 # Seconds until who waits looks for himself: a token may have been given to somebody who was just
 # leaving, and nobody hears of that.
 _LOOK_AGAIN = 2.0
+_GRANTING = 1.0  # seconds that a server may take to grant calls, after a wait for them
 WAITING = 64  # idle workers of one process that may wait at a time; each holds a connection
 
 
@@ -163,9 +164,14 @@ class Client:
         if not self._is_open and not self._is_closed:
             await self.open()
         self._links.check_open()
+        links = self._waiting
+        assert isinstance(links, Links), "no command waits in several slots"
         seconds = min(timeout, longest_wait(self.target))
         try:
-            return await drive_async(steps(seconds), self._waiting.perform)
+            # A connection that has gone silent is noticed while what was granted on it is still leased.
+            return await drive_async(
+                steps(seconds), partial(links.perform, patience=seconds + _GRANTING)
+            )
         except StoreUnavailableError:
             if not self._is_closed:
                 raise

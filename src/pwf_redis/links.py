@@ -95,9 +95,9 @@ class Links:
         """Do the same in a slot, all of which are at this server."""
         return await self.ask(commands)
 
-    async def perform(self, effect: Round) -> list[Any]:
-        """Make a round trip."""
-        return unwrap(await self.ask_each(effect.commands), self.target.where)
+    async def perform(self, effect: Round, patience: float | None = None) -> list[Any]:
+        """Make a round trip; *patience* as in `ask_each`."""
+        return unwrap(await self.ask_each(effect.commands, patience), self.target.where)
 
     async def ask_each(
         self, commands: Sequence[Command], patience: float | None = None

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 import pytest
 from tests.least import redis_user
 
+from pwf import BlockingWorker, Service, Worker, connect, connect_blocking
 from pwf.testing.servers import RedisServer
 from pwf_core.adapters import Settings, Url
 from pwf_core.commands import (
@@ -41,6 +42,7 @@ from pwf_core.errors import (
 from pwf_core.ids import derive_call_id
 from pwf_core.ports import Take
 from pwf_core.state import Rules
+from pwf_core.transition import SUSPECT_LOST
 from pwf_core.views import Status
 from pwf_redis.adapter import adapter
 from pwf_redis.checks import NEEDED, USED_IF_ALLOWED
@@ -210,6 +212,34 @@ class TestWaking:
             waiter.join(PATIENCE)
 
             assert not waiter.is_alive()
+
+
+@pytest.mark.parametrize("flavour", ["asyncio", "threads"])
+def test_a_worker_of_one_call_runs_a_suspect(backend, redis_url, settings, flavour):
+    """What listens has all of its room then, so nothing else of it could take one."""
+    work, done = Service("a"), threading.Event()
+
+    @work.task
+    def task():
+        done.set()
+
+    first = run_of()
+    backend.apply([first])
+    for number in range(SUSPECT_LOST):
+        lost = take(1, claim=f"dead:{number}", lease_ms=50)
+        eventually(lambda lost=lost: backend.exchange([], lost).grants)
+    url = f"{redis_url}?namespace={settings.namespace}"
+
+    async def serve():
+        async with connect(url) as client, Worker(client, work, concurrency=1):
+            await asyncio.to_thread(done.wait, PATIENCE)
+
+    if flavour == "asyncio":
+        asyncio.run(serve())
+    else:
+        with connect_blocking(url) as client, BlockingWorker(client, work, threads=1):
+            done.wait(PATIENCE)
+    assert done.is_set()
 
 
 def eventually(condition):

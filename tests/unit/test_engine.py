@@ -566,6 +566,16 @@ def test_who_listens_leaves_room():
     assert not desk.engine.may_listen
 
 
+def test_who_has_all_the_room_may_have_suspects():
+    """Others could take none: a call that was lost with its workers would never run."""
+    desk = Desk(concurrency=1)
+    listening = desk.engine.listen()
+
+    assert (1, True) == (listening.take.limit, listening.take.suspects)
+    beside = desk.ask()
+    assert (0, False) == (beside.take.limit, beside.take.suspects)
+
+
 def test_who_listened_in_vain_leaves_nothing():
     """Nothing was taken, and somebody may listen again."""
     desk = Desk()
@@ -618,6 +628,29 @@ def test_what_a_full_store_refused_goes_before_what_nobody_heard():
 
     assert ("s.0:3", 2) == (again.take.claim_id, again.take.limit)
     assert ("s.2:2", 0) == (desk.ask().take.claim_id, desk.sent.take.limit)
+
+
+def test_what_nobody_heard_is_asked_for_until_it_is():
+    """Also if a full store has refused to say; meanwhile the others go on."""
+    desk = Desk()
+    desk.engine.unheard(desk.engine.listen())
+    refused = desk.ask()
+    assert "s.0:2" == desk.engine.next_exchange(refused).take.claim_id
+
+    assert refused is desk.ask()
+    assert 1 == len(desk.answer(grant("found")))
+
+
+def test_leaving_worker_asks_once():
+    """What was asked for already is answered to whoever asked."""
+    desk = Desk()
+    desk.engine.unheard(desk.engine.listen())
+    desk.ask()
+    desk.engine.stop()
+
+    assert not desk.engine.has_conclusions
+    assert [] == desk.answer(grant("found"))
+    assert desk.engine.has_conclusions
 
 
 def test_leaving_worker_does_not_wait_for_who_listens():

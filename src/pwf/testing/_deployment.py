@@ -150,7 +150,7 @@ class Deployment:
         return left
 
     async def go(self) -> bool:
-        """Go on until nothing is left to do; False if that does not come to an end."""
+        """Go on until nothing is left to do; False if that does not come to an end, or is in vain."""
         while len(self.made) < _ENDLESS and not self.is_vain:
             worker = self._worker
             match worker.next_turn(self._has_work):

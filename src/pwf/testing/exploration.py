@@ -199,7 +199,7 @@ class _Explorer:
     async def _try(self, protocol: Protocol, plan: tuple[Fault, ...]) -> None:
         deployment, end = await self._run(protocol, plan)
         if deployment.is_vain:
-            return  # a plan with one fault less is the same
+            return  # as with one fault less: it would tell nothing of this one
         try:
             self._judge(protocol, plan, deployment, end)
         except ExplorationError:

@@ -23,7 +23,8 @@
 --      or:  { 2, format }: nothing was done, because the namespace is used in another format
 --
 -- Keys beside those of request.lua and messages.lua:
---   take:<session>    what the last exchange of a worker came to, should its reply get lost
+--   take:<session>    what the last exchange of a worker came to, should its reply get lost; no earlier
+--                     claim of that session is granted anything any more
 --   undecodable       list of what strangers put into a queue, the latest first
 --
 -- There is no consumer group. A message leaves its stream in the step that leases its call, so the
@@ -225,7 +226,8 @@ local function main()
     if record then
       record = cmsgpack.unpack(record)
       if record[1] == take.claim_id then return repeat_exchange(record) end
-      -- A wait that was given up may come after all: whoever asked would never hear.
+      -- A wait that was given up comes after all, and a later claim of that lane was recorded: nobody
+      -- would hear of what is taken now.
       if number_of(record[1]) > number_of(take.claim_id) then take.limit, record_key = 0, nil end
     end
   end
@@ -254,7 +256,7 @@ local function main()
     clear_lines()
   end
   flush()
-  -- Who takes nothing may be ending a claim that is still on its way.
+  -- Who takes nothing may be ending a claim that is still on its way, and finds this then.
   if record_key and (#commands > 0 or #granted > 0 or take.limit == 0) then
     local keep_ms = math.max(2 * take.lease_ms, 60000)
     local record = cmsgpack.pack({ take.claim_id, answers, granted })
