@@ -14,7 +14,6 @@ from redis.exceptions import NoScriptError
 
 from pwf_core.errors import StoreUnavailableError
 from pwf_core.steps import Steps
-from pwf_redis.errors import NotAllowedError
 from pwf_redis.keys import Keys
 from pwf_redis.scripts import Script
 
@@ -110,9 +109,7 @@ def after(command: Command, steps: Steps[Round, T]) -> Steps[Round, T]:
         while True:
             try:
                 replies = yield effect
-            except Exception as error:
-                if sent and isinstance(error, NotAllowedError):
-                    raise  # perhaps it is not they who may not
+            except Exception as error:  # noqa: BLE001 -- it is for the steps
                 effect = steps.throw(error)
             else:
                 effect = steps.send(replies[sent:])
