@@ -156,10 +156,9 @@ class Engine:
         room = self.room
         # Those that have something to send want room, too, for what follows from it.
         take = self._next_take(lane, self.lanes + 1)
-        if take.limit < room:  # else nobody but this one can have a suspect
-            take = replace(
-                take, suspects=False
-            )  # which it would keep from them as long as it waits
+        # A suspect would be kept from them as long as this one waits; with all the room, only it can have one.
+        if take.limit < room:
+            take = replace(take, suspects=False)
         exchange = Exchange((), take, (), lane, comes_first=False, frees=False)
         self._under_way[lane] = exchange
         return exchange

@@ -42,10 +42,10 @@ class _Worker:
     async def exchange(self, take: Take, *commands: Command) -> Exchanged:
         return await self.backend.exchange(commands, take)
 
-    async def wait(self, *services: str, seconds: float = 0.05) -> None:
+    async def wait(self, *services: str) -> None:
         """Wait until there may be calls, and take none."""
         take = self.take(0, services or (SERVICE,), lane=_LISTENING)
-        await self.backend.idle(take, seconds)
+        await self.backend.idle(take, 0.05)
 
     async def until_granted(self, *services: str) -> tuple[Take, list[Granted]]:
         """Exchange until something is granted; return the last take and its grants."""
